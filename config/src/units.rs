@@ -1,0 +1,1 @@
+//! Amounts with their units: durations, sizes, rates.
