@@ -1,1 +1,25 @@
-//! Placeholder.
+//! What all nodes of a cluster hold equal, and how they come to.
+//!
+//! ```text
+//! state   (pure)  the replicated state: document, ledger, sessions     apply(entry) -> outcome
+//! clock   (pure)  the cluster clock                                     stamps that never run fast
+//! leader  (pure)  grant sizing on the leader                            asks -> items
+//! raft            the only folder that names openraft                   log, machine, network
+//! peer            mutual TLS, frames, messages                          node <-> node
+//! replica         owns the raft instance                                propose, ask, publish the view
+//! ```
+
+pub mod world;
+
+pub mod clock;
+pub mod leader;
+pub mod lease;
+pub mod state;
+
+pub mod peer;
+pub mod raft;
+pub mod tls;
+
+pub mod membership;
+pub mod replica;
+pub mod view;

@@ -1,0 +1,1 @@
+//! Grant sizing on the leader.

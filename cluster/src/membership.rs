@@ -1,0 +1,1 @@
+//! Members: found, join, catch up, vote.

@@ -1,0 +1,1 @@
+//! rustls above raw streams.
