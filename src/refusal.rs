@@ -1,1 +1,197 @@
+//! Why the gateway answered in the upstream's place.
+//!
+//! The `Display` text is for logs. What the client is told, and with which status, is decided in `response` alone.
 
+use std::time::Duration;
+
+use config::ids::{QuotaName, UpstreamName};
+use http::Method;
+
+/// Whose fault a refusal was: decides log level and who has to act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// The client's request.
+    Client,
+    /// The service behind the gateway.
+    Upstream,
+    /// The gateway or its cluster.
+    Gateway,
+}
+
+/// Why the gateway answered in the upstream's place. One variant a reason.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The request can be read in two ways, or in none.
+    #[error("malformed request: {why}")]
+    Malformed {
+        /// For the log and the client.
+        why: &'static str,
+    },
+    /// The body is larger than this node takes.
+    #[error("body larger than {bytes_max} bytes")]
+    BodyTooLarge {
+        /// `limits.body_bytes_max`.
+        bytes_max: u64,
+    },
+    /// The client fell silent inside its body.
+    #[error("client silent inside its body")]
+    BodyTooSlow,
+    /// The client went away inside its body; nobody reads the answer.
+    #[error("client went away inside its body")]
+    ClientGone,
+    /// Something of HTTP that this gateway does not do.
+    #[error("not supported: {what}")]
+    NotSupported {
+        /// For the log and the client.
+        what: &'static str,
+    },
+
+    /// No gateway document was applied yet.
+    #[error("no gateway document was applied yet")]
+    NoConfiguration,
+    /// The view may be older than its lease allows: a revoked policy could be in force.
+    #[error("the view of the cluster is stale")]
+    StaleView,
+
+    /// No route takes this host and path.
+    #[error("no route for {method} {path}")]
+    NoRoute {
+        /// The request's.
+        method: Method,
+        /// The request's.
+        path: String,
+    },
+    /// Routes take this host and path, with other methods.
+    #[error("{method} not allowed, but {}", allowed.join(", "))]
+    MethodNotAllowed {
+        /// The request's.
+        method: Method,
+        /// Sorted, without repetition.
+        allowed: Vec<String>,
+    },
+
+    /// The route wants a token and there was none.
+    #[error("no token")]
+    NoToken,
+    /// The token is not good.
+    #[error("bad token: {why}")]
+    BadToken {
+        /// For the log; the client learns no more than that the token is invalid.
+        why: &'static str,
+    },
+    /// The token is good and grants too little.
+    #[error("missing scope of {}", scopes.join(" "))]
+    MissingScope {
+        /// All scopes of the route.
+        scopes: Vec<String>,
+    },
+
+    /// A quota is used up: a leader said so.
+    #[error("over quota {} for {retry_after:?}", names(violated))]
+    OverQuota {
+        /// At least one.
+        violated: Vec<QuotaName>,
+        /// When tokens may be there.
+        retry_after: Duration,
+    },
+    /// No leader could say in time whether the quota allows it.
+    #[error("quota undecided: {}", names(quotas))]
+    QuotaUndecided {
+        /// Those that nobody could decide.
+        quotas: Vec<QuotaName>,
+    },
+    /// A bound of this process is reached.
+    #[error("overloaded: {what}")]
+    Overloaded {
+        /// Which bound, for the log.
+        what: &'static str,
+    },
+
+    /// No connection to the upstream came up.
+    #[error("upstream {upstream}: no connection: {why}")]
+    UpstreamUnreachable {
+        /// Which.
+        upstream: UpstreamName,
+        /// For the log.
+        why: String,
+    },
+    /// The connection broke, or what came was not HTTP.
+    #[error("upstream {upstream}: no response: {why}")]
+    UpstreamBroken {
+        /// Which.
+        upstream: UpstreamName,
+        /// For the log.
+        why: String,
+    },
+    /// No response's head came in time.
+    #[error("upstream {upstream}: no response within {waited:?}")]
+    UpstreamSlow {
+        /// Which.
+        upstream: UpstreamName,
+        /// How long it was given.
+        waited: Duration,
+    },
+
+    /// A bug of ours.
+    #[error("internal: {why}")]
+    Internal {
+        /// For the log.
+        why: &'static str,
+    },
+}
+
+fn names(quotas: &[QuotaName]) -> String {
+    quotas.iter().map(QuotaName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+impl Refusal {
+    /// Whose fault it was.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Malformed { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::BodyTooSlow
+            | Self::ClientGone
+            | Self::NotSupported { .. }
+            | Self::NoRoute { .. }
+            | Self::MethodNotAllowed { .. }
+            | Self::NoToken
+            | Self::BadToken { .. }
+            | Self::MissingScope { .. }
+            | Self::OverQuota { .. } => Fault::Client,
+            Self::UpstreamUnreachable { .. } | Self::UpstreamBroken { .. } | Self::UpstreamSlow { .. } => {
+                Fault::Upstream
+            }
+            Self::NoConfiguration
+            | Self::StaleView
+            | Self::QuotaUndecided { .. }
+            | Self::Overloaded { .. }
+            | Self::Internal { .. } => Fault::Gateway,
+        }
+    }
+
+    /// A stable word for metrics, logs and problem types.
+    pub fn slug(&self) -> &'static str {
+        match self {
+            Self::Malformed { .. } => "malformed",
+            Self::BodyTooLarge { .. } => "body-too-large",
+            Self::BodyTooSlow => "body-too-slow",
+            Self::ClientGone => "client-gone",
+            Self::NotSupported { .. } => "not-supported",
+            Self::NoConfiguration => "no-configuration",
+            Self::StaleView => "stale-view",
+            Self::NoRoute { .. } => "no-route",
+            Self::MethodNotAllowed { .. } => "method-not-allowed",
+            Self::NoToken => "no-token",
+            Self::BadToken { .. } => "invalid-token",
+            Self::MissingScope { .. } => "insufficient-scope",
+            Self::OverQuota { .. } => "over-quota",
+            Self::QuotaUndecided { .. } => "quota-undecided",
+            Self::Overloaded { .. } => "overloaded",
+            Self::UpstreamUnreachable { .. } => "upstream-unreachable",
+            Self::UpstreamBroken { .. } => "upstream-broken",
+            Self::UpstreamSlow { .. } => "upstream-slow",
+            Self::Internal { .. } => "internal",
+        }
+    }
+}

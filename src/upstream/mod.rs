@@ -1,1 +1,4 @@
+//! Admitted in, reply out.
 
+/// Bodies on their way through.
+pub mod body;

@@ -1,0 +1,294 @@
+//! A request as it was received: checked once for everything that could be read in two ways, before any policy sees it.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cluster::world::World;
+use http::header::{self, HeaderMap, HeaderName};
+use http::request::Parts;
+use http::{Method, Version};
+use tokio::time::Instant;
+
+use crate::refusal::Refusal;
+use crate::upstream::body::ClientBody;
+
+/// A request's number: unique in the cluster with overwhelming likelihood. Answered as `x-request-id`, written to logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u128);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Gives out request ids: 64 random bits of the worker, then a counter that begins at random.
+#[derive(Debug)]
+pub struct RequestIds {
+    worker: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    /// Ids that no other worker gives out.
+    pub fn new(world: &World) -> Self {
+        let mut seed = [0; 16];
+        world.chance.fill(&mut seed);
+        let seed = u128::from_le_bytes(seed);
+        Self { worker: (seed >> 64) as u64, next: AtomicU64::new(seed as u64) }
+    }
+
+    /// The next id.
+    pub fn next(&self) -> RequestId {
+        let count = self.next.fetch_add(1, Ordering::Relaxed);
+        RequestId(u128::from(self.worker) << 64 | u128::from(count))
+    }
+}
+
+/// Where and when a request came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Names the request.
+    pub id: RequestId,
+    /// The client's end of the connection.
+    pub peer: SocketAddr,
+    /// When the head was complete.
+    pub at: Instant,
+}
+
+/// A well-formed request. What the other steps read of it, they read here.
+#[derive(Debug)]
+pub struct Received {
+    parts: Parts,
+    body: ClientBody,
+    /// Lower case, without port.
+    host: Box<str>,
+    arrival: Arrival,
+}
+
+impl Received {
+    /// Checks a request's head. `body_bytes_max` bounds a length that the head announces.
+    ///
+    /// # Errors
+    /// A [`Refusal`] for everything that two readers could understand in two ways, and for what this gateway does not do.
+    pub fn check(
+        parts: Parts,
+        body: ClientBody,
+        arrival: Arrival,
+        body_bytes_max: u64,
+    ) -> Result<Self, Refusal> {
+        let host = host(&parts)?;
+        check_path(parts.uri.path()).map_err(|why| Refusal::Malformed { why })?;
+        check_body(&parts.headers, body_bytes_max)?;
+        if parts.method == Method::CONNECT || parts.headers.contains_key(header::UPGRADE) {
+            return Err(Refusal::NotSupported { what: "CONNECT and Upgrade" });
+        }
+        Ok(Self { parts, body, host, arrival })
+    }
+
+    /// As it was sent; methods are case-sensitive.
+    pub fn method(&self) -> &Method {
+        &self.parts.method
+    }
+
+    /// The host that the client asked for: lower case, without port.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Begins with `/`; no empty, `.` or `..` segment, no encoded slash, so that segments compare byte by byte.
+    pub fn path(&self) -> &str {
+        self.parts.uri.path()
+    }
+
+    /// The fields, as they were sent.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    /// The client's address. No header changes it.
+    pub fn address(&self) -> IpAddr {
+        self.arrival.peer.ip()
+    }
+
+    /// Where and when it came in.
+    pub fn arrival(&self) -> Arrival {
+        self.arrival
+    }
+
+    /// For the upstream.
+    pub(crate) fn into_parts(self) -> (Parts, ClientBody, Box<str>, Arrival) {
+        (self.parts, self.body, self.host, self.arrival)
+    }
+}
+
+/// Exactly one host, from the target in absolute form or the `Host` field.
+fn host(parts: &Parts) -> Result<Box<str>, Refusal> {
+    let mut fields = parts.headers.get_all(header::HOST).iter();
+    let field = match (fields.next(), fields.next()) {
+        (Some(field), None) => field.to_str().ok(),
+        (None, _) if parts.version == Version::HTTP_10 && parts.uri.authority().is_some() => Some(""),
+        (None, _) => return Err(Refusal::Malformed { why: "the Host field is missing" }),
+        (Some(_), Some(_)) => return Err(Refusal::Malformed { why: "there is more than one Host field" }),
+    };
+    let text = match parts.uri.authority() {
+        Some(authority) if authority.as_str().contains('@') => None,
+        Some(authority) => Some(authority.as_str()),
+        None => field,
+    };
+    let authority: Option<http::uri::Authority> = text.and_then(|text| text.parse().ok());
+    match authority {
+        Some(authority) if !authority.host().is_empty() && !authority.as_str().contains('@') => {
+            Ok(authority.host().to_ascii_lowercase().into())
+        }
+        _ => Err(Refusal::Malformed { why: "the Host field is not a host" }),
+    }
+}
+
+/// Refuses a path that the router and an upstream could read differently.
+///
+/// # Errors
+/// What is wrong, for the client.
+pub fn check_path(path: &str) -> Result<(), &'static str> {
+    let Some(inner) = path.strip_prefix('/') else {
+        return Err("the path does not begin with a slash");
+    };
+    if !path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
+        return Err("the path holds a byte that must be percent-encoded");
+    }
+    let mut rest = path.as_bytes();
+    while let Some(at) = rest.iter().position(|b| *b == b'%') {
+        let code = rest.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+        let digits = code.filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        match digits.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            None => return Err("the path holds a broken percent-encoding"),
+            Some(b'/' | b'\\') => return Err("the path holds an encoded slash"),
+            Some(0) => return Err("the path holds an encoded NUL"),
+            Some(b'.') => return Err("the path holds an encoded dot"),
+            Some(_) => rest = &rest[at + 3..],
+        }
+    }
+    let mut segments = inner.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        match segment {
+            "" if segments.peek().is_some() => return Err("the path holds an empty segment"),
+            "." | ".." => return Err("the path holds a dot segment"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// One reading of where the body ends, and no more than we take.
+fn check_body(headers: &HeaderMap, body_bytes_max: u64) -> Result<(), Refusal> {
+    let coded = headers.get(header::TRANSFER_ENCODING);
+    let length = headers.get(header::CONTENT_LENGTH);
+    match (coded, length) {
+        (Some(_), Some(_)) => {
+            Err(Refusal::Malformed { why: "Content-Length and Transfer-Encoding exclude each other" })
+        }
+        (Some(coded), None) => {
+            let one = headers.get_all(header::TRANSFER_ENCODING).iter().nth(1).is_none();
+            if one && coded.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                Ok(())
+            } else {
+                Err(Refusal::NotSupported { what: "transfer codings other than chunked" })
+            }
+        }
+        (None, Some(length)) => match length.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok()) {
+            Some(bytes) if bytes <= body_bytes_max => Ok(()),
+            Some(_) => Err(Refusal::BodyTooLarge { bytes_max: body_bytes_max }),
+            None => Err(Refusal::Malformed { why: "the Content-Length is not a number" }),
+        },
+        (None, None) => Ok(()),
+    }
+}
+
+/// The request id's field.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrival() -> Arrival {
+        Arrival { id: RequestId(7), peer: ([127, 0, 0, 1], 4000).into(), at: Instant::now() }
+    }
+
+    fn check(request: http::request::Builder) -> Result<Received, Refusal> {
+        let (parts, ()) = request.body(()).expect("the test's request is well-formed").into_parts();
+        Received::check(parts, ClientBody::empty(), arrival(), 100)
+    }
+
+    #[test]
+    fn a_path_that_can_be_read_in_two_ways_is_refused() {
+        let ambiguous = [
+            "/a/../b",
+            "/a/./b",
+            "/..",
+            "//a",
+            "/a//b",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a\\b",
+            "/%2e%2e/b",
+            "/%00",
+            "/%4",
+            "/%zz",
+            "/%+1",
+            "a",
+            "",
+            "*",
+            "/a/..",
+        ];
+        for path in ambiguous {
+            assert!(check_path(path).is_err(), "{path}");
+        }
+        for path in ["/", "/a", "/a/", "/a/b.c/..d", "/a%20b", "/%C3%A4", "/a;b=c/d:e@f"] {
+            assert_eq!(check_path(path), Ok(()), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_request_needs_exactly_one_host() {
+        let get = || http::Request::get("/a");
+        assert!(matches!(check(get()), Err(Refusal::Malformed { .. })));
+        assert!(matches!(
+            check(get().header("host", "a").header("host", "a")),
+            Err(Refusal::Malformed { .. })
+        ));
+        for bad in ["", "a b", "u@a", "a/b"] {
+            assert!(check(get().header("host", bad)).is_err(), "{bad}");
+        }
+        assert_eq!(check(get().header("host", "API.Example:8080")).expect("one host").host(), "api.example");
+        assert_eq!(check(get().header("host", "[::1]:8080")).expect("one host").host(), "[::1]");
+    }
+
+    #[test]
+    fn the_target_in_absolute_form_stands_over_the_host_field() {
+        let received =
+            check(http::Request::get("http://Target/a").header("host", "other")).expect("one reading");
+        assert_eq!((received.host(), received.path()), ("target", "/a"));
+    }
+
+    #[test]
+    fn a_body_has_one_end_and_fits() {
+        let post = || http::Request::post("/a").header("host", "a");
+        assert!(check(post().header("content-length", "100")).is_ok());
+        assert!(check(post().header("transfer-encoding", "Chunked")).is_ok());
+        let large = check(post().header("content-length", "101"));
+        assert!(matches!(large, Err(Refusal::BodyTooLarge { bytes_max: 100 })));
+        let both = check(post().header("content-length", "1").header("transfer-encoding", "chunked"));
+        assert!(matches!(both, Err(Refusal::Malformed { .. })));
+        let coded = check(post().header("transfer-encoding", "gzip, chunked"));
+        assert!(matches!(coded, Err(Refusal::NotSupported { .. })));
+    }
+
+    #[test]
+    fn an_upgrade_is_not_supported_yet() {
+        let upgrade = http::Request::get("/a").header("host", "a").header("upgrade", "websocket");
+        assert!(matches!(check(upgrade), Err(Refusal::NotSupported { .. })));
+    }
+}

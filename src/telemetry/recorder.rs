@@ -1,0 +1,175 @@
+//! One data-plane thread's figures.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use config::ids::RouteName;
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+
+use super::Summary;
+
+/// An answer, as far as figures care.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// None: the request met no route.
+    pub route: Option<&'a RouteName>,
+    /// Its status.
+    pub status: u16,
+    /// `Refusal::slug`; none: the upstream answered.
+    pub refusal: Option<&'static str>,
+    /// Whether it was debited.
+    pub admitted: bool,
+    /// From the complete head to the answer's head.
+    pub total: Duration,
+    /// Of that: waiting for the upstream; none: it was not asked.
+    pub upstream: Option<Duration>,
+}
+
+/// One data-plane thread's figures. Shared with readers; written by that thread alone.
+#[derive(Debug)]
+pub struct Recorder {
+    received: AtomicU64,
+    connections_opened: AtomicU64,
+    connections_closed: AtomicU64,
+    connections_refused: AtomicU64,
+    tally: Mutex<Tally>,
+}
+
+/// What is counted of answers: the key of a counter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct AnswerKey {
+    pub(super) route: Option<RouteName>,
+    /// 1 to 5.
+    pub(super) class: u16,
+    pub(super) refusal: Option<&'static str>,
+}
+
+/// Figures of one recorder, or the sum of several.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) received: u64,
+    pub(super) admitted: u64,
+    pub(super) connections_opened: u64,
+    pub(super) connections_closed: u64,
+    pub(super) connections_refused: u64,
+    /// Bounded by the document's routes; those of old revisions stay.
+    pub(super) answers: BTreeMap<AnswerKey, u64>,
+    pub(super) upstream: Latency,
+    pub(super) added: Latency,
+}
+
+/// Durations in µs, to two digits, up to an hour.
+#[derive(Debug)]
+pub(super) struct Latency {
+    pub(super) histogram: Histogram<u64>,
+    pub(super) sum_us: u64,
+}
+
+const LATENCY_US_MAX: u64 = 3_600_000_000;
+
+impl Default for Latency {
+    fn default() -> Self {
+        let histogram = Histogram::new_with_bounds(1, LATENCY_US_MAX, 2);
+        Self {
+            histogram: histogram.expect("1 < max and two digits are within the crate's bounds"),
+            sum_us: 0,
+        }
+    }
+}
+
+impl Latency {
+    fn record(&mut self, duration: Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).min(LATENCY_US_MAX);
+        self.histogram.saturating_record(us.max(1));
+        self.sum_us = self.sum_us.saturating_add(us);
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.histogram.add(&other.histogram).expect("all histograms have the same bounds");
+        self.sum_us = self.sum_us.saturating_add(other.sum_us);
+    }
+}
+
+impl Recorder {
+    pub(super) fn new() -> Self {
+        Self {
+            received: AtomicU64::new(0),
+            connections_opened: AtomicU64::new(0),
+            connections_closed: AtomicU64::new(0),
+            connections_refused: AtomicU64::new(0),
+            tally: Mutex::default(),
+        }
+    }
+
+    /// A request's head is complete.
+    pub fn received(&self) {
+        self.received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client's connection was taken.
+    pub fn connection_opened(&self) {
+        self.connections_opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client's connection has ended.
+    pub fn connection_closed(&self) {
+        self.connections_closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client's connection was closed at once: too many.
+    pub fn connection_refused(&self) {
+        self.connections_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, answer: &Answer<'_>) {
+        let class = answer.status / 100;
+        let mut tally = self.tally.lock();
+        let key = AnswerKey { route: answer.route.cloned(), class, refusal: answer.refusal };
+        *tally.answers.entry(key).or_default() += 1;
+        tally.admitted += u64::from(answer.admitted);
+        if let Some(upstream) = answer.upstream {
+            tally.upstream.record(upstream);
+        }
+        tally.added.record(answer.total.saturating_sub(answer.upstream.unwrap_or_default()));
+    }
+
+    pub(super) fn add_to(&self, sum: &mut Tally) {
+        sum.received += self.received.load(Ordering::Relaxed);
+        // Closed before opened: a connection that opens in between must not make the difference negative.
+        sum.connections_closed += self.connections_closed.load(Ordering::Relaxed);
+        sum.connections_opened += self.connections_opened.load(Ordering::Relaxed);
+        sum.connections_refused += self.connections_refused.load(Ordering::Relaxed);
+        let tally = self.tally.lock();
+        sum.admitted += tally.admitted;
+        for (key, count) in &tally.answers {
+            *sum.answers.entry(key.clone()).or_default() += count;
+        }
+        sum.upstream.add(&tally.upstream);
+        sum.added.add(&tally.added);
+    }
+}
+
+impl Tally {
+    pub(super) fn summary(&self) -> Summary {
+        let count = |wanted: &dyn Fn(&AnswerKey) -> bool| {
+            self.answers.iter().filter(|(key, _)| wanted(key)).map(|(_, count)| count).sum::<u64>()
+        };
+        let class = |class: u16| count(&|key| key.class == class);
+        let refusal = |slug: &str| count(&|key| key.refusal == Some(slug));
+        Summary {
+            received: self.received,
+            answered_2xx: class(2),
+            answered_3xx: class(3),
+            answered_4xx: class(4),
+            answered_5xx: class(5),
+            admitted: self.admitted,
+            refused_over_quota: refusal("over-quota"),
+            undecided: refusal("quota-undecided"),
+            upstream_failed: count(&|key| key.refusal.is_some_and(|slug| slug.starts_with("upstream-"))),
+            connections: self.connections_opened.saturating_sub(self.connections_closed),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Bodies on their way through: never buffered, each with a deadline for silence.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep};
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyFault {
+    /// More came than is allowed.
+    #[error("the body is larger than allowed")]
+    TooLarge,
+    /// Nothing came for too long.
+    #[error("the sender of the body fell silent")]
+    Silent,
+    /// The connection broke.
+    #[error("the connection broke inside the body")]
+    Broken,
+}
+
+/// Says when nothing came for too long. Its clock runs only while somebody waits for the body, so a slow reader does not
+/// count as a silent sender.
+#[derive(Debug)]
+struct Silence {
+    patience: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Silence {
+    fn new(patience: Duration) -> Self {
+        Self { patience, timer: None }
+    }
+
+    /// After a frame: the next wait starts afresh.
+    fn broken(&mut self) {
+        if let Some(timer) = &mut self.timer {
+            timer.as_mut().reset(Instant::now() + self.patience);
+        }
+    }
+
+    /// While waiting: ready once patience has run out.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let patience = self.patience;
+        self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience))).as_mut().poll(cx)
+    }
+}
+
+/// A client's body: bounded in size, with a deadline for silence, and word to the forwarder of how it ended.
+#[derive(Debug)]
+pub struct ClientBody {
+    incoming: Option<Incoming>,
+    left_bytes: u64,
+    silence: Silence,
+    ended: Option<oneshot::Sender<Result<(), BodyFault>>>,
+}
+
+impl ClientBody {
+    /// Takes at most `bytes_max` and waits at most `patience` for each next piece.
+    pub fn new(incoming: Incoming, bytes_max: u64, patience: Duration) -> Self {
+        let incoming = (!incoming.is_end_stream()).then_some(incoming);
+        Self { incoming, left_bytes: bytes_max, silence: Silence::new(patience), ended: None }
+    }
+
+    /// No body at all.
+    pub fn empty() -> Self {
+        Self { incoming: None, left_bytes: 0, silence: Silence::new(Duration::ZERO), ended: None }
+    }
+
+    /// Whether there is nothing to send, so that the request can be sent again.
+    pub fn is_empty(&self) -> bool {
+        self.incoming.is_none()
+    }
+
+    /// Yields once the body has ended; the sender's loss means that nobody read it to its end.
+    pub fn watch_end(&mut self) -> oneshot::Receiver<Result<(), BodyFault>> {
+        let (ended, end) = oneshot::channel();
+        if self.is_empty() {
+            // The receiver is in our hands: it can not be gone.
+            let _ = ended.send(Ok(()));
+        } else {
+            self.ended = Some(ended);
+        }
+        end
+    }
+
+    fn end(&mut self, how: Result<(), BodyFault>) {
+        self.incoming = None;
+        if let Some(ended) = self.ended.take() {
+            // The forwarder may have its answer already; then it does not care.
+            let _ = ended.send(how);
+        }
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let Poll::Ready(next) = Pin::new(incoming).poll_frame(cx) else {
+            ready!(self.silence.poll(cx));
+            return Poll::Ready(Some(Err(BodyFault::Silent)));
+        };
+        self.silence.broken();
+        let Some(next) = next else { return Poll::Ready(None) };
+        let Ok(frame) = next else { return Poll::Ready(Some(Err(BodyFault::Broken))) };
+        if let Some(data) = frame.data_ref() {
+            match self.left_bytes.checked_sub(data.len() as u64) {
+                Some(left) => self.left_bytes = left,
+                None => return Poll::Ready(Some(Err(BodyFault::TooLarge))),
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let next = ready!(self.poll_inner(cx));
+        match &next {
+            Some(Ok(_)) if self.incoming.as_ref().is_some_and(Body::is_end_stream) => self.end(Ok(())),
+            Some(Ok(_)) => {}
+            Some(Err(fault)) => {
+                let fault = *fault;
+                self.end(Err(fault));
+            }
+            None => self.end(Ok(())),
+        }
+        Poll::Ready(next)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
