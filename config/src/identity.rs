@@ -19,6 +19,13 @@ pub enum Algorithm {
     EdDSA,
 }
 
+impl Algorithm {
+    /// Whether the key that verifies can also sign. Keys of both families never meet in one issuer.
+    pub fn is_symmetric(self) -> bool {
+        matches!(self, Self::HS256)
+    }
+}
+
 /// Where a node finds a secret. The secret itself is never part of a document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SecretSource {
@@ -43,6 +50,19 @@ pub enum KeyMaterial {
     PublicPem(String),
     /// A public key in a file that `apply` reads and replaces by its text; never replicated as such.
     PublicFile(String),
+}
+
+impl KeyMaterial {
+    /// Whether `text` looks like one public key as PEM, and like nothing private.
+    pub fn is_public_pem(text: &str) -> bool {
+        let text = text.trim();
+        let begins = text.starts_with("-----BEGIN PUBLIC KEY-----")
+            || text.starts_with("-----BEGIN RSA PUBLIC KEY-----");
+        begins
+            && text.ends_with("PUBLIC KEY-----")
+            && text.matches("-----BEGIN ").count() == 1
+            && text.len() <= 16_384
+    }
 }
 
 /// One verification key.
@@ -79,4 +99,28 @@ pub struct Issuer {
     pub client_claim: String,
     /// Claim with the scopes: a string split at spaces, or a list of strings.
     pub scope_claim: String,
+}
+
+impl Issuer {
+    /// Clocks that differ by more should be mended.
+    pub const LEEWAY_MAX: Duration = Duration::from_secs(30);
+    /// Keys of one issuer.
+    pub const KEYS_MAX: usize = 64;
+
+    /// An issuer with the defaults of a document: leeway 10 s, no bound on lifetimes, any `typ` that means JWT,
+    /// claims `tenant`, `sub` and `scope`. Its audiences and keys are still missing.
+    pub fn of(name: IssuerName, issuer: String) -> Self {
+        Self {
+            name,
+            issuer,
+            audiences: Vec::new(),
+            types: Vec::new(),
+            keys: Vec::new(),
+            leeway: Duration::from_secs(10),
+            lifetime_max: None,
+            tenant_claim: "tenant".to_owned(),
+            client_claim: "sub".to_owned(),
+            scope_claim: "scope".to_owned(),
+        }
+    }
 }

@@ -17,3 +17,7 @@ pub mod route;
 pub mod upstream;
 
 pub mod mistake;
+
+mod check;
+mod draft;
+mod tree;

@@ -1,11 +1,33 @@
 //! The node file: what one process needs to know before it meets its cluster.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::draft::Notes;
+use crate::gateway::conclude;
 use crate::ids::NodeName;
+use crate::mistake::Parsed;
+use crate::tree;
+
+/// Where operators are listened to when the file does not say.
+pub const ADMIN_LISTEN_DEFAULT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9101));
+
+/// Reads a node file: YAML, or JSON of the same shape. Nothing on disk is looked at.
+///
+/// - `dir`: the file's folder, to which relative paths are joined.
+///
+/// `config/schema/node.schema.json` describes the shape, `config/examples/single.yaml` shows it.
+///
+/// # Errors
+/// Every mistake in the file, in its order; broken YAML alone.
+pub fn parse(text: &str, dir: &Path) -> Parsed<NodeFile> {
+    let tree = tree::read(text).map_err(|mistake| vec![mistake])?;
+    let mut notes = Notes::default();
+    let file = crate::draft::node::read(&tree, dir, &mut notes);
+    conclude(notes.mistakes, file)
+}
 
 /// A complete, checked node file. Relative paths were joined to the file's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,4 +117,35 @@ pub struct LogFile {
     pub filter: String,
     /// JSON lines, else text.
     pub json: bool,
+}
+
+impl Limits {
+    /// Any smaller and requests that others accept would fail.
+    pub const HEAD_BYTES_LEAST: u64 = 8 << 10;
+}
+
+/// What a file that is silent about its limits gets; sized for a machine with a few cores and 1 GiB to spare.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            head_bytes_max: 16 << 10,
+            headers_max: 100,
+            body_bytes_max: 16 << 20,
+            head_timeout: Duration::from_secs(10),
+            body_idle_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(30),
+            waiters_max: 10_000,
+            keys_max: 1_000_000,
+            tokens_cached_max: 100_000,
+        }
+    }
+}
+
+/// `info`, as text.
+impl Default for LogFile {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), json: false }
+    }
 }

@@ -17,6 +17,11 @@ pub struct Match {
     pub hosts: Vec<String>,
 }
 
+impl Match {
+    /// Methods, and hosts, of one route.
+    pub const ALTERNATIVES_MAX: usize = 64;
+}
+
 /// Who may use a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Access {

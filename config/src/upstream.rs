@@ -33,3 +33,22 @@ pub struct Upstream {
     /// Connections at once, on each data-plane thread.
     pub connections_max: u32,
 }
+
+impl Upstream {
+    /// The longest timeout that a document may ask for.
+    pub const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
+
+    /// An upstream with the defaults of a document: 1 s to connect, 10 s for a response's head, 30 s of silence,
+    /// unused connections kept for 60 s, 256 connections.
+    pub fn of(name: UpstreamName, endpoints: Vec<Endpoint>) -> Self {
+        Self {
+            name,
+            endpoints,
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(10),
+            body_idle_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            connections_max: 256,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A tree of nodes → a draft, collecting every mistake on the way.
+//!
+//! The functions below never stop early. What cannot be read is noted and stands as `None`, or as a harmless
+//! stand-in, so that everything around it is still looked at; a draft with notes never becomes a value.
+
+mod amount;
+mod identity;
+pub(crate) mod node;
+mod quota;
+mod route;
+mod spot;
+mod upstream;
+
+use std::collections::BTreeMap;
+
+use crate::gateway::GatewayDocument;
+use crate::identity::Issuer;
+use crate::ids::{IssuerName, PlanName, QuotaName, RouteName, TenantId, UpstreamName};
+use crate::quota::{Plan, Quota, Tenant};
+use crate::route::{Access, Charge, Match, Route};
+use crate::tree::Node;
+use crate::upstream::Upstream;
+
+use spot::Spot;
+pub(crate) use spot::{Notes, nearest};
+
+/// A gateway document as far as it could be read. A name whose value is `None` was declared, and wrongly.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub upstreams: BTreeMap<UpstreamName, Option<Upstream>>,
+    pub issuers: BTreeMap<IssuerName, Option<Issuer>>,
+    pub quotas: BTreeMap<QuotaName, Option<Quota>>,
+    pub plans: BTreeMap<PlanName, Plan>,
+    pub tenants: BTreeMap<TenantId, Tenant>,
+    /// In the document's order, one for each item of the list.
+    pub routes: Vec<RouteDraft>,
+}
+
+/// A route as far as it could be read.
+#[derive(Debug, Default)]
+pub(crate) struct RouteDraft {
+    pub name: Option<RouteName>,
+    pub matches: Option<Match>,
+    pub upstream: Option<UpstreamName>,
+    pub access: Option<Access>,
+    pub charges: Vec<Option<Charge>>,
+    pub timeout: Option<std::time::Duration>,
+    pub strip_prefix: bool,
+}
+
+impl Draft {
+    /// Reads what can be read; `notes` has everything else.
+    pub fn read(tree: &Node, notes: &mut Notes) -> Self {
+        let mut draft = Self::default();
+        let root = Spot::root(tree);
+        let sections = ["upstreams", "issuers", "quotas", "plans", "tenants", "routes"];
+        let Some(mut sections) = root.fields(notes, &sections) else { return draft };
+        if let Some(spot) = sections.required(notes, "upstreams") {
+            draft.upstreams = spot.named(notes, 1_000, UpstreamName::parse, upstream::read);
+        }
+        if let Some(spot) = sections.optional("issuers") {
+            draft.issuers = spot.named(notes, 1_000, IssuerName::parse, identity::read);
+        }
+        if let Some(spot) = sections.optional("quotas") {
+            draft.quotas = spot.named(notes, 1_000, QuotaName::parse, quota::read);
+        }
+        if let Some(spot) = sections.optional("plans") {
+            draft.plans = spot.named(notes, 1_000, PlanName::parse, quota::read_plan);
+        }
+        if let Some(spot) = sections.optional("tenants") {
+            draft.tenants =
+                spot.named(notes, GatewayDocument::TENANTS_MAX, TenantId::parse, quota::read_tenant);
+        }
+        if let Some(spot) = sections.required(notes, "routes") {
+            let routes = spot.items(notes, GatewayDocument::ROUTES_MAX);
+            draft.routes = routes.iter().map(|spot| route::read(notes, spot)).collect();
+        }
+        draft
+    }
+
+    /// The document, if nothing is missing.
+    pub fn complete(self) -> Option<GatewayDocument> {
+        Some(GatewayDocument {
+            upstreams: self.upstreams.into_values().collect::<Option<_>>()?,
+            issuers: self.issuers.into_values().collect::<Option<_>>()?,
+            quotas: self.quotas.into_values().collect::<Option<_>>()?,
+            plans: self.plans.into_values().collect(),
+            tenants: self.tenants.into_values().collect(),
+            routes: self.routes.into_iter().map(RouteDraft::complete).collect::<Option<_>>()?,
+        })
+    }
+}
+
+impl RouteDraft {
+    fn complete(self) -> Option<Route> {
+        Some(Route {
+            name: self.name?,
+            matches: self.matches?,
+            upstream: self.upstream?,
+            access: self.access?,
+            charges: self.charges.into_iter().collect::<Option<_>>()?,
+            timeout: self.timeout,
+            strip_prefix: self.strip_prefix,
+        })
+    }
+}
+
+/// A complete document seen as a draft, so that both are checked by the same rules.
+impl From<&GatewayDocument> for Draft {
+    fn from(document: &GatewayDocument) -> Self {
+        let route = |route: &Route| RouteDraft {
+            name: Some(route.name.clone()),
+            matches: Some(route.matches.clone()),
+            upstream: Some(route.upstream.clone()),
+            access: Some(route.access.clone()),
+            charges: route.charges.iter().cloned().map(Some).collect(),
+            timeout: route.timeout,
+            strip_prefix: route.strip_prefix,
+        };
+        Self {
+            upstreams: document.upstreams.iter().map(|it| (it.name.clone(), Some(it.clone()))).collect(),
+            issuers: document.issuers.iter().map(|it| (it.name.clone(), Some(it.clone()))).collect(),
+            quotas: document.quotas.iter().map(|it| (it.name.clone(), Some(it.clone()))).collect(),
+            plans: document.plans.iter().map(|it| (it.name.clone(), it.clone())).collect(),
+            tenants: document.tenants.iter().map(|it| (it.id.clone(), it.clone())).collect(),
+            routes: document.routes.iter().map(route).collect(),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Every example is read without a word of warning, and means what its comments say.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use quorumgate_config::gateway::GatewayDocument;
+use quorumgate_config::mistake::{Parsed, render};
+use quorumgate_config::{gateway, node};
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(examples().join(name)).unwrap()
+}
+
+/// The value, or all mistakes and warnings as an operator would see them.
+fn clean<T>(name: &str, text: &str, parsed: Parsed<T>) -> T {
+    match parsed {
+        Ok(checked) if checked.warnings.is_empty() => checked.value,
+        Ok(checked) => panic!("{}", render(name, text, &checked.warnings)),
+        Err(mistakes) => panic!("{}", render(name, text, &mistakes)),
+    }
+}
+
+#[test]
+fn node_files_are_complete() {
+    let dir = Path::new("/etc/quorumgate");
+    for name in ["single.yaml", "three/node-1.yaml", "three/node-2.yaml", "three/node-3.yaml"] {
+        let text = read(name);
+        let file = clean(name, &text, node::parse(&text, dir));
+        assert!(file.data.starts_with("/etc/quorumgate/data"), "{:?}", file.data);
+        assert!(file.admin.ip().is_loopback());
+        assert_eq!(file.cluster.tls.is_none(), name == "single.yaml");
+        assert_eq!(file.cluster.peers.len(), if name == "single.yaml" { 0 } else { 2 });
+    }
+}
+
+#[test]
+fn a_gateway_document_survives_its_canonical_json() {
+    // given the example
+    let text = read("three/gateway.yaml");
+    let document = clean("gateway.yaml", &text, gateway::parse(&text));
+    assert_eq!(document.routes.len(), 4);
+    // when it is written and read again
+    let json = document.to_canonical_json();
+    let again = GatewayDocument::from_canonical_json(&json).unwrap();
+    // then nothing changed, and equal documents give equal bytes
+    assert_eq!(again, document);
+    assert_eq!(again.to_canonical_json(), json);
+}
+
+#[test]
+fn what_is_yaml_may_as_well_be_json() {
+    // given the example as JSON, in one line and in many
+    let text = read("three/gateway.yaml");
+    let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+    let expected = clean("gateway.yaml", &text, gateway::parse(&text));
+    for json in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+        // when, then it reads the same
+        assert_eq!(clean("gateway.json", &json, gateway::parse(&json)), expected);
+    }
+}
+
+#[test]
+fn a_replicated_document_is_checked_again() {
+    // given canonical JSON in which a route's upstream was renamed
+    let text = read("three/gateway.yaml");
+    let json = clean("gateway.yaml", &text, gateway::parse(&text)).to_canonical_json();
+    let forged = json.replace(r#""upstream":"echo""#, r#""upstream":"exho""#);
+    // when it is read
+    let mistakes = GatewayDocument::from_canonical_json(&forged).unwrap_err();
+    // then every dangling reference is found
+    assert_eq!(mistakes.len(), 4);
+    assert_eq!(mistakes[0].path, "routes[0].upstream");
+    assert_eq!(mistakes[0].help.as_deref(), Some("did you mean `echo`?"));
+    assert!(GatewayDocument::from_canonical_json("{}").is_err());
+}

@@ -1,0 +1,235 @@
+//! What an operator sees: all mistakes at once, each at its line and column.
+
+use std::path::Path;
+
+use quorumgate_config::mistake::{Mistake, Parsed, render};
+use quorumgate_config::{gateway, node};
+
+fn errors<T: std::fmt::Debug>(parsed: Parsed<T>) -> Vec<Mistake> {
+    parsed.unwrap_err()
+}
+
+/// A document around one route.
+fn document(quotas: &str, route: &str) -> String {
+    format!(
+        "upstreams: {{echo: {{endpoints: [\"http://127.0.0.1:9000\"]}}}}\n\
+         issuers: {{dev: {{issuer: i, audiences: [a], keys: [{{kid: k, algorithm: HS256, secret: {{file: s}}}}]}}}}\n\
+         quotas: {{{quotas}}}\n\
+         routes: [{{name: r, match: {{path: /r}}, upstream: echo, {route}}}]\n"
+    )
+}
+
+#[test]
+fn five_different_mistakes_are_all_reported_in_their_places() {
+    // given a document with a bad unit, a slip in a key, a missing key, a wrong type and a dangling reference
+    let text = r#"upstreams:
+  echo:
+    endpoints: ["http://127.0.0.1:9000"]
+    connect_timeout: 5
+quotas:
+  per-tenant: {key: tenant, limit: 100/s, busrt: 100}
+  hourly: {key: client}
+issuers:
+  dev: {issuer: dev, audiences: [a], keys: [{algorithm: HS256, secret: {file: s}}]}
+routes:
+  - name: orders
+    match: {path: /orders}
+    upstream: ehco
+    strip_prefix: sometimes
+    access: {issuers: [dev]}
+    quotas: [per-tenant, hourly]
+"#;
+    // when it is read
+    let mistakes = errors(gateway::parse(text));
+    // then there are these five and no others
+    let expected = r#"gateway.yaml:4:22: error: upstreams.echo.connect_timeout: found 5, wanted a duration from 1ms to 1h, such as 250ms, 10s, 5m or 1h
+    4 |     connect_timeout: 5
+      |                      ^
+  help: add a unit, as in 10s
+gateway.yaml:6:43: error: quotas.per-tenant.busrt: found the unknown key "busrt", wanted one of key, limit, burst, wait, on_quorum_loss
+    6 |   per-tenant: {key: tenant, limit: 100/s, busrt: 100}
+      |                                           ^
+  help: did you mean `burst`?
+gateway.yaml:7:3: error: quotas.hourly.limit: found nothing, wanted a value for `limit`
+    7 |   hourly: {key: client}
+      |   ^
+gateway.yaml:13:15: error: routes[0].upstream: found "ehco", wanted the name of an upstream
+   13 |     upstream: ehco
+      |               ^
+  help: did you mean `echo`?
+gateway.yaml:14:19: error: routes[0].strip_prefix: found "sometimes", wanted true or false
+   14 |     strip_prefix: sometimes
+      |                   ^
+"#;
+    assert_eq!(render("gateway.yaml", text, &mistakes), expected);
+}
+
+/// Quotas and the rest of a route → path, found and wanted of the only mistake (a part of it).
+const SINGLE: &[(&str, &str, &str)] = &[
+    (
+        "",
+        "access: {issuers: [dev]}, quotas: [x]",
+        "routes[0].quotas[0]: found \"x\", wanted the name of a quota",
+    ),
+    (
+        "",
+        "access: {issuers: [der]}",
+        "routes[0].access.issuers[0]: found \"der\", wanted the name of an issuer",
+    ),
+    ("", "access: {issuers: []}", "wanted at least one issuer"),
+    ("", "access: open", "wanted `public`, or"),
+    ("", "access: public, name: s", "routes[0].name: found \"name\" again"),
+    ("", "access: public, timeout: 0s", "routes[0].timeout: found \"0s\""),
+    ("q: {key: tenant, limit: 9/s}", "access: public, quotas: [q]", "found \"q\" on a public route"),
+    ("q: {key: all, limit: 9/s}", "access: public, quotas: [q, q]", "routes[0].quotas[1]: found \"q\" again"),
+    (
+        "q: {key: all, limit: 9/s}",
+        "access: public, quotas: [{quota: q, cost: 10}]",
+        "found a cost of 10, wanted at most",
+    ),
+    (
+        "q: {key: all, limit: 9}",
+        "access: public, quotas: [q]",
+        "quotas.q.limit: found 9, wanted a rate such as",
+    ),
+    ("q: {key: all, limit: 9/s, burst: 0}", "access: public, quotas: [q]", "quotas.q.burst: found 0"),
+    ("q: {key: [], limit: 9/s}", "access: public, quotas: [q]", "quotas.q.key: found a list, wanted a part"),
+    (
+        "q: {key: [route, route], limit: 9/s}",
+        "access: public, quotas: [q]",
+        "quotas.q.key[1]: found \"route\"",
+    ),
+    (
+        "q: {key: all, limit: {at_most: 1 in any 1h}}",
+        "access: public, quotas: [q]",
+        "wanted a bound of 2 or more",
+    ),
+    ("q: {key: all, limit: 10 in any 1h}", "access: public, quotas: [q]", "wanted a rate such as"),
+    (
+        "q: {key: all, limit: {at_most: 9 in any 1h, burst: 9}}",
+        "access: public, quotas: [q]",
+        "a burst from 1 to 8",
+    ),
+    ("q: {key: all, limit: {burst: 9}}", "access: public, quotas: [q]", "found neither `rate` nor `at_most`"),
+    ("Q: {key: all, limit: 9/s}", "access: public", "quotas.Q: found \"Q\", wanted 1 to 64 of a-z"),
+];
+
+#[test]
+fn one_mistake_is_one_report() {
+    for (quotas, route, expected) in SINGLE {
+        let text = document(quotas, route);
+        let mistakes = errors(gateway::parse(&text));
+        let shown = render("f", &text, &mistakes);
+        assert_eq!(mistakes.len(), 1, "{shown}");
+        assert!(mistakes[0].to_string().contains(expected), "wanted {expected} in {shown}");
+        assert!(mistakes[0].line >= 3, "{shown}");
+    }
+}
+
+#[test]
+fn plans_and_tenants_may_only_change_what_counts_by_tenant() {
+    // given a plan for a quota keyed by address, and a tenant on a plan that is not there
+    let text = document("q: {key: address, limit: 9/s}", "access: public, quotas: [q]")
+        + "plans: {gold: {limits: {q: 9/s}}}\ntenants: {acme: {plan: glod, limits: {p: 1/s}}}\n";
+    // when, then
+    let shown: Vec<String> = errors(gateway::parse(&text)).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "error: plans.gold.limits.q: found \"q\", wanted a quota whose key includes `tenant`",
+            "error: tenants.acme.plan: found \"glod\", wanted the name of a plan",
+            "error: tenants.acme.limits.p: found \"p\", wanted the name of a quota",
+        ]
+    );
+}
+
+#[test]
+fn no_two_routes_want_the_same_requests() {
+    // given two routes that share a method and a host
+    let route = |name, hosts, methods| {
+        format!(
+            "  - {{name: {name}, upstream: echo, access: public, match: {{path: /a, hosts: [{hosts}], methods: [{methods}]}}}}\n"
+        )
+    };
+    let head = "upstreams: {echo: {endpoints: \"http://127.0.0.1:9000\"}}\nroutes:\n";
+    let apart = head.to_owned() + &route("a", "x, y", "GET") + &route("b", "x, y", "POST");
+    let shared = head.to_owned() + &route("a", "x, y", "GET") + &route("b", "y", "POST, GET");
+    // when, then the first pair is fine and the second is not
+    assert!(gateway::parse(&apart).is_ok());
+    let mistakes = errors(gateway::parse(&shared));
+    assert_eq!(mistakes.len(), 1);
+    assert_eq!((mistakes[0].line, mistakes[0].path.as_str()), (4, "routes[1].match"));
+}
+
+#[test]
+fn keys_of_two_families_never_meet() {
+    let keys = |keys: &str| {
+        document("", "access: {issuers: [dev]}")
+            .replace("{kid: k, algorithm: HS256, secret: {file: s}}", keys)
+    };
+    let secret = "{kid: a, algorithm: HS256, secret: {file: s}}";
+    let public = "{kid: b, algorithm: ES256, public_key: {file: p}}";
+    let cases = [
+        (format!("{secret}, {public}"), "found ES256 beside HS256"),
+        (format!("{secret}, {secret}"), "found kid \"a\" again"),
+        ("{algorithm: HS256, public_key: {file: p}}".to_owned(), "found a public key for HS256"),
+        ("{algorithm: EdDSA, secret: {env: P}}".to_owned(), "found a secret for EdDSA"),
+        ("{algorithm: HS256, secret: hunter2}".to_owned(), "found a text, wanted `{file: …}` or `{env: …}`"),
+        ("{algorithm: none, secret: {env: P}}".to_owned(), "wanted one of HS256, RS256, ES256, EdDSA"),
+        (
+            "{algorithm: ES256, public_key: {pem: \"-----BEGIN PRIVATE KEY-----\"}}".to_owned(),
+            "found a private key",
+        ),
+    ];
+    for (text, expected) in cases {
+        let mistakes = errors(gateway::parse(&keys(&text)));
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert!(mistakes[0].to_string().contains(expected), "{}", mistakes[0]);
+        assert!(!mistakes[0].found.contains("hunter2"), "a secret is never shown");
+    }
+    let others = keys(&format!("{public}, {}", public.replace("kid: b, ", "")));
+    assert!(gateway::parse(&others).is_ok());
+}
+
+#[test]
+fn what_works_oddly_is_a_warning() {
+    // given a bucket too small for its rate, and a quota of no use
+    let quotas = "q: {key: all, limit: 100/s, burst: 5}, unused: {key: all, limit: 1/1h, burst: 1}";
+    let text = document(quotas, "access: {issuers: [dev]}, quotas: [q]");
+    // when it is read
+    let checked = gateway::parse(&text).unwrap();
+    // then it works, and both are mentioned
+    let shown: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        [
+            "warning: quotas.q.limit: found a burst of 5, wanted 6 or more, for the rate to be fully used",
+            "warning: quotas.unused: found \"unused\", wanted a route that uses it",
+        ]
+    );
+}
+
+#[test]
+fn plaintext_stays_on_its_machine() {
+    // given a file that listens everywhere without TLS, and an open admin side
+    let text = "name: a\ndata: d\nhttp: {listen: \"0.0.0.0:80\"}\nadmin: {listen: \"0.0.0.0:9\"}\ncluster:\n  \
+                listen: 0.0.0.0:7\n  advertise: b.example:7\n  peers: {c: \"localhost:7\", d: \"10.0.0.1:7\", a: \"[::1]:7\"}\n  \
+                plaintext: true\n";
+    // when it is read
+    let mistakes = errors(node::parse(text, Path::new("")));
+    // then each such address is a mistake, and this node is no peer of itself
+    let paths: Vec<&str> = mistakes.iter().map(|mistake| mistake.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        ["admin.listen", "cluster.listen", "cluster.advertise", "cluster.peers.d", "cluster.peers.a"]
+    );
+    // and one of TLS and plaintext must be chosen
+    for (tls, found) in [("", "neither"), ("plaintext: true, tls: {ca: a, certificate: b, key: c}", "both")] {
+        let text = format!(
+            "name: a\ndata: d\nhttp: {{listen: \"0.0.0.0:80\"}}\ncluster: {{listen: \"127.0.0.1:7\", {tls}}}"
+        );
+        let mistakes = errors(node::parse(&text, Path::new("")));
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert!(mistakes[0].found.starts_with(found), "{}", mistakes[0]);
+    }
+}
