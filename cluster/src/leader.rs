@@ -1,1 +1,0 @@
-//! Grant sizing on the leader.
