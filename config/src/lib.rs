@@ -17,6 +17,7 @@ pub mod route;
 pub mod upstream;
 
 pub mod mistake;
+pub mod schema;
 
 mod check;
 mod draft;

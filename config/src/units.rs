@@ -61,7 +61,8 @@ pub fn parse_size(text: &str) -> Result<u64, BadUnit> {
 
 /// Prints a size in its largest whole unit.
 pub fn show_size(bytes: u64) -> String {
-    let (unit, scale) = SIZES.iter().find(|(_, scale)| bytes % scale == 0 && bytes > 0).unwrap_or(&("B", 1));
+    let (unit, scale) =
+        SIZES.iter().find(|(_, scale)| bytes > 0 && bytes.is_multiple_of(*scale)).unwrap_or(&("B", 1));
     format!("{}{unit}", bytes / scale)
 }
 
@@ -164,7 +165,7 @@ fn nanoseconds(text: &str) -> Option<u64> {
 }
 
 fn show_nanoseconds(ns: u64) -> String {
-    let whole = TIMES.iter().find(|(unit, scale)| ns > 0 && ns % scale == 0 && *unit != "min");
+    let whole = TIMES.iter().find(|(unit, scale)| ns > 0 && ns.is_multiple_of(*scale) && *unit != "min");
     let (unit, scale) = whole.unwrap_or(&("ms", MS_NS));
     format!("{}{unit}", ns / scale)
 }

@@ -77,3 +77,23 @@ fn a_replicated_document_is_checked_again() {
     assert_eq!(mistakes[0].help.as_deref(), Some("did you mean `echo`?"));
     assert!(GatewayDocument::from_canonical_json("{}").is_err());
 }
+
+#[test]
+fn the_largest_document_is_read() {
+    // given as many routes and tenants as a document may have
+    let mut text =
+        "upstreams: {echo: {endpoints: \"http://127.0.0.1:9000\"}}\nplans: {gold: {}}\n".to_owned();
+    text.push_str("routes:\n");
+    for n in 0..GatewayDocument::ROUTES_MAX {
+        text.push_str(&format!("- {{name: r{n}, match: {{path: /r{n}}}, upstream: echo, access: public}}\n"));
+    }
+    text.push_str("tenants:\n");
+    for n in 0..GatewayDocument::TENANTS_MAX {
+        text.push_str(&format!("  t{n}: {{plan: gold}}\n"));
+    }
+    // when it is read, then all are there; and one more is too many
+    let document = clean("large.yaml", &text, gateway::parse(&text));
+    assert_eq!((document.routes.len(), document.tenants.len()), (10_000, 100_000));
+    let mistakes = gateway::parse(&(text + "  one-more: {plan: gold}\n")).unwrap_err();
+    assert_eq!(mistakes[0].to_string(), "error: tenants: found 100001 of them, wanted at most 100000");
+}

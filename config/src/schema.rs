@@ -1,0 +1,235 @@
+//! JSON Schemas of both documents, for editors. They know shapes and units; what one section may say about
+//! another, only [`crate::gateway::parse`] and [`crate::node::parse`] know.
+//!
+//! The files in `config/schema/` are their output; `tests/schema.rs` compares them and can write them anew.
+
+use serde_json::{Map, Value, json};
+
+const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
+
+/// The schema of the gateway document.
+pub fn gateway() -> Value {
+    let name = "^[a-z0-9][a-z0-9._-]{0,63}$";
+    let sections = [
+        ("upstreams", named(name, upstream()), "Where requests go."),
+        ("issuers", named(name, issuer()), "Whose tokens are believed."),
+        ("quotas", named(name, quota()), "How much, for whom."),
+        (
+            "plans",
+            named(name, object(&[], [("limits", limits(), "Quota → amount.")])),
+            "Amounts to subscribe to.",
+        ),
+        ("tenants", named("^[!-~]{1,128}$", tenant()), "Tenants known by name."),
+        (
+            "routes",
+            json!({"type": "array", "items": route(), "maxItems": 10_000}),
+            "Which request goes where.",
+        ),
+    ];
+    document("quorumgate: gateway document", object(&["upstreams", "routes"], sections))
+}
+
+/// The schema of the node file.
+pub fn node() -> Value {
+    let files = [
+        ("ca", text(), "The cluster's CA."),
+        ("certificate", text(), "This node's certificate; its DNS name is the node's name."),
+        ("key", text(), "This node's private key."),
+    ];
+    let cluster = [
+        ("listen", text(), "Where peers' connections are accepted, as address:port."),
+        ("advertise", text(), "host:port under which peers reach this node; without it, `listen`."),
+        ("peers", json!({"type": "object", "additionalProperties": text()}), "Other nodes → host:port."),
+        ("tls", object(&["ca", "certificate", "key"], files), "PEM files of mutual TLS."),
+        ("plaintext", boolean(), "No TLS, on loopback addresses alone."),
+    ];
+    let http = [
+        ("listen", text(), "Where requests come in, as address:port."),
+        ("workers", integer(1, 1024), "Data-plane threads; without it, one a core."),
+    ];
+    let limits = [
+        ("connections_max", integer(1, 1_000_000), "Client connections at once."),
+        ("head_bytes_max", size(), "A request's head, 8KiB or more."),
+        ("headers_max", integer(1, 1_000), "Header fields of a request."),
+        ("body_bytes_max", size(), "A request's body."),
+        ("head_timeout", duration(), "Until a request's head is complete."),
+        ("body_idle_timeout", duration(), "Longest silence of a client inside its body."),
+        ("idle_timeout", duration(), "A connection without a request is closed after this."),
+        ("drain_timeout", duration(), "How long connections may finish at shutdown."),
+        ("waiters_max", integer(1, 1_000_000), "Requests that wait for quota tokens at once."),
+        ("keys_max", integer(1, 100_000_000), "Lease cells held at once."),
+        ("tokens_cached_max", integer(1, 10_000_000), "Verified tokens remembered at once."),
+    ];
+    let log = [
+        ("filter", text(), "Such as `info`, or `info,quorumgate=debug`."),
+        ("format", json!({"enum": ["text", "json"]}), "Text, or JSON lines."),
+    ];
+    let stamp = [("stamp_admissions", boolean(), "Adds the admission instant to requests for the upstream.")];
+    let sections = [
+        ("name", json!({"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"}), "This node."),
+        ("data", text(), "The folder of everything this node keeps."),
+        ("cluster", object(&["listen"], cluster), "How the node meets its peers."),
+        ("http", object(&["listen"], http), "The clients' side."),
+        ("admin", object(&[], [("listen", text(), "A loopback address:port.")]), "The operators' side."),
+        ("limits", object(&[], limits), "Explicit limits of the process."),
+        ("log", object(&[], log), "How much is logged, and as what."),
+        ("debug", object(&[], stamp), "For measuring, never in production."),
+    ];
+    document("quorumgate: node file", object(&["name", "data", "cluster", "http"], sections))
+}
+
+fn document(title: &str, mut schema: Value) -> Value {
+    schema["$schema"] = DRAFT.into();
+    schema["title"] = title.into();
+    schema
+}
+
+/// A map with these keys and no others.
+fn object<const N: usize>(required: &[&str], fields: [(&str, Value, &str); N]) -> Value {
+    let mut properties = Map::new();
+    for (name, mut schema, description) in fields {
+        schema["description"] = description.into();
+        properties.insert(name.to_owned(), schema);
+    }
+    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+}
+
+/// A map whose keys fit `pattern`.
+fn named(pattern: &str, value: Value) -> Value {
+    json!({"type": "object", "propertyNames": {"pattern": pattern}, "additionalProperties": value})
+}
+
+fn text() -> Value {
+    json!({"type": "string", "minLength": 1})
+}
+
+fn boolean() -> Value {
+    json!({"type": "boolean"})
+}
+
+fn integer(low: u64, high: u64) -> Value {
+    json!({"type": "integer", "minimum": low, "maximum": high})
+}
+
+fn texts() -> Value {
+    json!({"anyOf": [text(), {"type": "array", "items": text(), "minItems": 1}]})
+}
+
+fn duration() -> Value {
+    json!({"type": "string", "pattern": "^[0-9]+(ms|s|m|min|h|d)$"})
+}
+
+fn size() -> Value {
+    json!({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$"}]})
+}
+
+fn rate() -> Value {
+    json!({"type": "string", "pattern": "^[0-9]+ ?(/| per ) ?([0-9]+(ms|s|m|min|h|d)|s|m|min|h|d)$"})
+}
+
+/// An amount in any of its forms.
+fn amount() -> Value {
+    let burst = || integer(1, u64::from(u32::MAX));
+    let bound = json!({"type": "string", "pattern": "^[0-9]+ in any [0-9]+(ms|s|m|min|h|d)$"});
+    let at_most = [
+        ("at_most", bound, "Such as `10 in any 1h`."),
+        ("burst", burst(), "Below the bound; without it, half of the bound."),
+    ];
+    let by_rate =
+        [("rate", rate(), "Such as `100/s`."), ("burst", burst(), "Without it, the rate's tokens.")];
+    json!({"anyOf": [rate(), object(&["rate"], by_rate), object(&["at_most"], at_most)]})
+}
+
+fn limits() -> Value {
+    json!({"type": "object", "additionalProperties": amount()})
+}
+
+fn upstream() -> Value {
+    let fields = [
+        ("endpoints", texts(), "Such as `http://10.0.0.1:8080`; requests take turns."),
+        ("connect_timeout", duration(), "Until a new connection is up; without it, 1s."),
+        (
+            "response_timeout",
+            duration(),
+            "From the request's last byte until the response's head; without it, 10s.",
+        ),
+        ("body_idle_timeout", duration(), "Longest silence inside a body; without it, 30s."),
+        ("idle_timeout", duration(), "An unused connection is closed after this; without it, 60s."),
+        ("connections_max", integer(1, 65_536), "At once, on each data-plane thread; without it, 256."),
+    ];
+    object(&["endpoints"], fields)
+}
+
+fn issuer() -> Value {
+    let place = |fields| object(&[], fields);
+    let secret =
+        [("file", text(), "A file on each node."), ("env", text(), "A variable of each node's environment.")];
+    let public = [("file", text(), "A PEM file that `apply` reads."), ("pem", text(), "The PEM text.")];
+    let key = [
+        ("kid", text(), "As the token's header names it."),
+        ("algorithm", json!({"enum": ["HS256", "RS256", "ES256", "EdDSA"]}), "The only one for this key."),
+        ("secret", place(secret), "For HS256: where each node finds it."),
+        ("public_key", place(public), "For all others."),
+    ];
+    let keys = json!({"type": "array", "items": object(&["algorithm"], key), "minItems": 1, "maxItems": 64});
+    let fields = [
+        ("issuer", text(), "The `iss` claim, compared byte by byte."),
+        ("audiences", texts(), "The token's `aud` must hold one of them."),
+        ("types", texts(), "Accepted `typ` header values; without it, absent or JWT."),
+        ("keys", keys, "All symmetric, or all public."),
+        ("leeway", duration(), "Allowance for clocks, at most 30s; without it, 10s."),
+        ("lifetime_max", duration(), "Longest accepted `exp − iat`."),
+        ("tenant_claim", text(), "Claim that names the tenant; without it, `tenant`."),
+        ("client_claim", text(), "Claim that names the client; without it, `sub`."),
+        ("scope_claim", text(), "Claim with the scopes; without it, `scope`."),
+    ];
+    object(&["issuer", "audiences", "keys"], fields)
+}
+
+fn quota() -> Value {
+    let part = json!({"enum": ["tenant", "client", "route", "address"]});
+    let key = json!({"anyOf": [part, {"const": "all"}, {"type": "array", "items": part, "minItems": 1, "uniqueItems": true}]});
+    let fields = [
+        ("key", key, "What it counts by; `all`: one bucket for everything."),
+        ("limit", amount(), "The amount where no plan and no tenant says otherwise."),
+        ("burst", integer(1, u64::from(u32::MAX)), "Stands for `burst` inside of `limit`."),
+        ("wait", duration(), "How long a request may wait for tokens, at most 10s."),
+        ("on_quorum_loss", json!({"enum": ["deny", "local-share"]}), "What to do without a quorum."),
+    ];
+    object(&["key", "limit"], fields)
+}
+
+fn tenant() -> Value {
+    let fields = [
+        ("plan", text(), "The plan it is on."),
+        ("limits", limits(), "Its own; they stand over the plan's."),
+    ];
+    object(&[], fields)
+}
+
+fn route() -> Value {
+    let matches = [
+        ("path", json!({"type": "string", "pattern": "^/"}), "Path prefix by whole segments."),
+        ("methods", texts(), "In capitals; without it, all."),
+        ("hosts", texts(), "In lower case, without a port; without it, all."),
+    ];
+    let token = [
+        ("issuers", texts(), "One of them."),
+        ("scopes", json!({"anyOf": [text(), {"type": "array", "items": text()}]}), "All of them."),
+    ];
+    let access = json!({"anyOf": [{"const": "public"}, object(&["issuers"], token)]});
+    let charge =
+        [("quota", text(), "Which quota."), ("cost", integer(1, 1 << 20), "Tokens a request costs.")];
+    let charges =
+        json!({"type": "array", "items": {"anyOf": [text(), object(&["quota"], charge)]}, "maxItems": 8});
+    let fields = [
+        ("name", text(), "Its name in logs and metrics."),
+        ("match", object(&["path"], matches), "Which requests it takes."),
+        ("upstream", text(), "Where they go."),
+        ("access", access, "Who may send them."),
+        ("quotas", charges, "What counts them."),
+        ("timeout", duration(), "Until the response's head; stands over the upstream's."),
+        ("strip_prefix", boolean(), "Whether the matched prefix is cut off before forwarding."),
+    ];
+    object(&["name", "match", "upstream", "access"], fields)
+}

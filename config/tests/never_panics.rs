@@ -1,0 +1,67 @@
+//! Whatever the text, reading it ends in a value or in mistakes that have a place in it.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use quorumgate_config::gateway::GatewayDocument;
+use quorumgate_config::mistake::{Mistake, render};
+use quorumgate_config::{gateway, node};
+
+const EXAMPLES: [&str; 3] = [
+    include_str!("../examples/three/gateway.yaml"),
+    include_str!("../examples/three/node-1.yaml"),
+    include_str!("../examples/single.yaml"),
+];
+
+/// What tends to break parsers of YAML.
+const SPICES: [&str; 20] = [
+    "", " ", "\n", "\t", ":", "- ", "{", "}", "[", "]", "\"", "'", "&a ", "*a", "!!int ", "|\n", "# ",
+    "<<: ", "\u{feff}", "0",
+];
+
+fn read_both(text: &str) {
+    let in_place = |mistakes: &[Mistake]| {
+        assert!(!mistakes.is_empty(), "a refusal has a reason");
+        assert!(mistakes.iter().all(|mistake| mistake.line >= 1 && mistake.column >= 1), "{mistakes:?}");
+        render("f", text, mistakes)
+    };
+    match gateway::parse(text) {
+        Ok(checked) => {
+            let json = checked.value.to_canonical_json();
+            assert_eq!(GatewayDocument::from_canonical_json(&json).as_ref(), Ok(&checked.value));
+        }
+        Err(mistakes) => drop(in_place(&mistakes)),
+    }
+    if let Err(mistakes) = node::parse(text, Path::new("/etc")) {
+        in_place(&mistakes);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn arbitrary_text_is_read_or_refused(text in "(?s).{0,200}") {
+        read_both(&text);
+    }
+
+    #[test]
+    fn seasoned_text_is_read_or_refused(parts in proptest::collection::vec(0..SPICES.len(), 0..40)) {
+        let text: String = parts.into_iter().map(|part| SPICES[part]).collect();
+        read_both(&text);
+    }
+
+    #[test]
+    fn mutated_examples_are_read_or_refused(
+        which in 0..EXAMPLES.len(),
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), 0..12_usize, 0..SPICES.len()), 1..4),
+    ) {
+        let mut chars: Vec<char> = EXAMPLES[which].chars().collect();
+        for (at, removed, spice) in edits {
+            let at = at.index(chars.len());
+            let end = (at + removed).min(chars.len() - 1).max(at);
+            chars.splice(at..end, SPICES[spice].chars());
+        }
+        read_both(&chars.into_iter().collect::<String>());
+    }
+}
