@@ -9,11 +9,11 @@ use crate::world::MonoNs;
 
 const MS: u64 = 1_000_000;
 
-/// A demand counts in full for this long after it was heard; a gateway with traffic reports sooner than that,
-/// unless it has tokens for longer.
-const FRESH_NS: u64 = 500 * MS;
+/// A demand counts in full for this long after it was heard: about the time over which gateways average it. Longer,
+/// and clients that hop between gateways leave too little for the one that they are at.
+const FRESH_NS: u64 = 200 * MS;
 /// Then it halves in each of these.
-const HALVED_EVERY_NS: u64 = 500 * MS;
+const HALVED_EVERY_NS: u64 = 200 * MS;
 /// And is forgotten after this.
 const FORGOTTEN_NS: u64 = 10_000 * MS;
 /// A gateway is asked at most this often to give a key's tokens back.
@@ -162,11 +162,11 @@ mod tests {
         let mut demands = Demands::default();
         demands.hear(key(1), A, 800, ms(0));
         demands.hear(key(1), B, 200, ms(0));
-        assert_eq!(demands.total_per_ks(key(1), ms(500)), 1_000);
+        assert_eq!(demands.total_per_ks(key(1), ms(200)), 1_000);
         // when one of them goes on and the other falls silent
-        demands.hear(key(1), B, 200, ms(1_500));
+        demands.hear(key(1), B, 200, ms(600));
         // then its word counts less and less
-        assert_eq!(demands.total_per_ks(key(1), ms(1_500)), 200 + 200);
+        assert_eq!(demands.total_per_ks(key(1), ms(600)), 200 + 200);
         assert_eq!(demands.total_per_ks(key(1), ms(9_000)), 0);
     }
 

@@ -91,7 +91,7 @@ impl Wish {
 
     /// Whether the gateways together ask for (almost) as much as comes.
     pub fn saturates(&self, limit: &Limit) -> bool {
-        u128::from(self.demand_all) * u128::from(limit.per_ns) * 100
+        (u128::from(self.demand_all) * u128::from(limit.per_ns)).saturating_mul(100)
             >= u128::from(limit.tokens).saturating_mul(95 * KILOSECOND_NS)
     }
 }
@@ -113,7 +113,7 @@ pub(crate) fn grant(level: &Level, wish: &Wish) -> Tokens {
     // Rounded up, so that a share of less than a token is one.
     let share = share_of(avail, 1).saturating_add(1);
     let base = wish.need.saturating_sub(wish.held).min(wish.min.max(share)).min(avail);
-    let holding = wish.held + base;
+    let holding = wish.held.saturating_add(base);
     let room = holdable(&level.limit, wish).min(wish.want).saturating_sub(holding);
     let extra = room.min(share_of(avail - base, 2));
     base + extra
