@@ -1,1 +1,4 @@
 //! Node to node.
+
+pub mod codec;
+pub mod message;

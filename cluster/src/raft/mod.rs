@@ -1,1 +1,46 @@
-//! The only folder that names openraft.
+//! The only folder that names openraft: log, state machine, network, and how they are set.
+//!
+//! ```text
+//! types      our names for openraft's types
+//! wire       openraft's types ↔ versioned structs
+//! backend    what keeps records: a small trait, redb behind it
+//! log        log and vote: image in memory, one ordered queue to one writer
+//! ```
+
+pub mod backend;
+pub mod log;
+pub mod types;
+pub mod wire;
+
+use std::sync::Arc;
+
+use openraft::{Config, SnapshotPolicy};
+
+/// How the consensus core is set (decisions.md 1).
+///
+/// Failover takes at most `2 · election_max + 0.5 s`; lease times depend on it.
+pub fn config() -> Arc<Config> {
+    let config = Config {
+        cluster_name: "quorumgate".to_owned(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min: ELECTION_MIN_MS,
+        election_timeout_max: ELECTION_MAX_MS,
+        enable_pre_vote: Some(true),
+        install_snapshot_timeout: 30_000,
+        max_payload_entries: 512,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(20_000),
+        max_in_snapshot_log_to_keep: 5_000,
+        replication_lag_threshold: 40_000,
+        api_channel_size: Some(4096),
+        notification_channel_size: Some(65_536),
+        ..Config::default()
+    };
+    Arc::new(config.validate().expect("the times above are in the order that openraft wants"))
+}
+
+/// Between signs of life of a leader.
+pub const HEARTBEAT_MS: u64 = 150;
+/// The shortest silence after which a follower asks for votes.
+pub const ELECTION_MIN_MS: u64 = 500;
+/// The longest.
+pub const ELECTION_MAX_MS: u64 = 1000;

@@ -1,0 +1,327 @@
+//! The log and the vote: an image in memory, and one ordered queue to one writer.
+//!
+//! ```text
+//! append, vote, truncate, purge ──▶ image (readable at once) ──▶ queue ──▶ writer: one commit for all that waits
+//!                                                                          └─▶ callbacks, after the sync
+//! ```
+//!
+//! - An append's callback runs only after the sync; a vote is readable and answered only after it.
+//! - Vote and entries share the queue, so that their order on disk is the order in which openraft gave them.
+//! - `committed` causes no write of its own: it rides with the next batch.
+//! - After a failed write nobody knows what the disk holds: callbacks fail, the queue closes, the process must end.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io;
+use std::ops::RangeBounds;
+use std::sync::Arc;
+
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::backend::{Backend, Fact, Loaded, Write};
+use super::types::{Entry, LogId, TypeConfig, Vote};
+use super::wire;
+use crate::peer::codec::{self, Kind};
+use crate::peer::message::log::{EntryV1, LogIdV1, VoteV1};
+use crate::world::World;
+
+/// Writes that may wait for the writer; openraft waits beyond.
+const QUEUE_MAX: usize = 1024;
+/// Writes of one commit.
+const BATCH_MAX: usize = 512;
+/// Entries of one message to a follower, whatever openraft asks for.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// The log. Cheap to clone: all clones are one log.
+#[derive(Clone, Debug)]
+pub struct Log {
+    image: Arc<Mutex<Image>>,
+    queue: mpsc::Sender<Op>,
+}
+
+#[derive(Debug, Default)]
+struct Image {
+    entries: BTreeMap<u64, Held>,
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+    committed: Option<LogId>,
+    /// `committed` is newer than what the disk has.
+    committed_waits: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    entry: Entry,
+    bytes: usize,
+}
+
+struct Op {
+    writes: Vec<Write>,
+    done: Done,
+}
+
+enum Done {
+    Nobody,
+    Append(IOFlushed<TypeConfig>),
+    Vote(Vote, oneshot::Sender<io::Result<()>>),
+}
+
+impl Debug for Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} writes", self.writes.len())
+    }
+}
+
+impl Log {
+    /// Reads what `backend` holds and starts the writer, as a task of the calling runtime.
+    ///
+    /// `fatal` gets the reason when a write failed.
+    ///
+    /// # Errors
+    /// If a record is damaged: the log can not be trusted then, and the node must not start.
+    pub async fn open(
+        world: &World,
+        backend: Arc<dyn Backend>,
+        fatal: watch::Sender<Option<String>>,
+    ) -> io::Result<Self> {
+        let loaded = blocking(world, {
+            let backend = backend.clone();
+            move || backend.load()
+        })
+        .await?;
+        let image = Arc::new(Mutex::new(Image::read(loaded)?));
+        let (queue, ops) = mpsc::channel(QUEUE_MAX);
+        let put = image.lock().last().map(|id| id.index);
+        let writer = Writer { world: world.clone(), backend, image: image.clone(), ops, put, fatal };
+        tokio::spawn(writer.run());
+        Ok(Self { image, queue })
+    }
+
+    /// The last entry's index; none: the log is empty and nothing was purged.
+    pub fn last_index(&self) -> Option<u64> {
+        let image = self.image.lock();
+        image.entries.keys().next_back().copied().or(image.purged.map(|id| id.index))
+    }
+
+    async fn enqueue(&self, writes: Vec<Write>, done: Done) -> io::Result<()> {
+        self.queue.send(Op { writes, done }).await.map_err(|_| ended())
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the log's writer has ended after a failed write")
+}
+
+/// Runs `work` beside the runtime and waits for it.
+pub(super) async fn blocking<T: Send + 'static>(
+    world: &World,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (tx, rx) = oneshot::channel();
+    let run = world.domains.blocking(Box::new(move || {
+        // Nobody waits any more only when the runtime is ending.
+        let _ = tx.send(work());
+    }));
+    run.await;
+    rx.await.unwrap_or_else(|_| Err(io::Error::other("blocking work panicked")))
+}
+
+impl Image {
+    fn read(loaded: Loaded) -> io::Result<Self> {
+        let id = |record: Option<Vec<u8>>| -> io::Result<Option<LogId>> {
+            let Some(record) = record else { return Ok(None) };
+            Ok(Some(codec::decode_stored::<LogIdV1>(codec::open(Kind::LogId, &record)?)?.into()))
+        };
+        let mut image =
+            Self { purged: id(loaded.purged)?, committed: id(loaded.committed)?, ..Self::default() };
+        if let Some(record) = loaded.vote {
+            image.vote = Some(codec::decode_stored::<VoteV1>(codec::open(Kind::Vote, &record)?)?.into());
+        }
+        let mut wanted = image.purged.map(|id| id.index + 1);
+        for (index, record) in loaded.entries {
+            let bytes = record.len();
+            let entry = wire::entry(codec::decode_stored(codec::open(Kind::Entry, &record)?)?)?;
+            if entry.log_id.index != index || wanted.is_some_and(|wanted| wanted != index) {
+                let found = format!("the log holds entry {} at index {index}", entry.log_id.index);
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{found}, wanted {wanted:?}: restore this node from an empty disk"),
+                ));
+            }
+            wanted = Some(index + 1);
+            image.entries.insert(index, Held { entry, bytes });
+        }
+        Ok(image)
+    }
+
+    fn last(&self) -> Option<LogId> {
+        self.entries.values().next_back().map(|held| held.entry.log_id).or(self.purged)
+    }
+}
+
+impl RaftLogReader<TypeConfig> for Log {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        let image = self.image.lock();
+        Ok(image.entries.range(range).map(|(_, held)| held.entry.clone()).collect())
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let image = self.image.lock();
+        let mut bytes = 0;
+        let mut entries = Vec::new();
+        for held in image.entries.range(start..end).map(|(_, held)| held) {
+            bytes += held.bytes;
+            if bytes > READ_BYTES_MAX && !entries.is_empty() {
+                break;
+            }
+            entries.push(held.entry.clone());
+        }
+        Ok(entries)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.image.lock().vote)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let image = self.image.lock();
+        Ok(LogState { last_purged_log_id: image.purged, last_log_id: image.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let record = codec::seal(Kind::Vote, &codec::encode(&VoteV1::from(*vote)));
+        let (tx, rx) = oneshot::channel();
+        self.enqueue(vec![Write::Set(Fact::Vote, record)], Done::Vote(*vote, tx)).await?;
+        rx.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        let mut image = self.image.lock();
+        image.committed_waits |= image.committed != committed;
+        image.committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.image.lock().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + Send,
+        I::IntoIter: Send,
+    {
+        let mut writes = Vec::new();
+        {
+            let mut image = self.image.lock();
+            for entry in entries {
+                let index = entry.log_id.index;
+                let record = codec::seal(Kind::Entry, &codec::encode(&EntryV1::from(&entry)));
+                image.entries.insert(index, Held { entry, bytes: record.len() });
+                writes.push(Write::Put(index, record));
+            }
+        }
+        self.enqueue(writes, Done::Append(callback)).await
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
+        let first = last_log_id.map_or(0, |id| id.index + 1);
+        self.image.lock().entries.split_off(&first);
+        self.enqueue(vec![Write::RemoveFrom(first)], Done::Nobody).await
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+        {
+            let mut image = self.image.lock();
+            image.purged = image.purged.max(Some(log_id));
+            image.entries = image.entries.split_off(&(log_id.index + 1));
+        }
+        let record = codec::seal(Kind::LogId, &codec::encode(&LogIdV1::from(log_id)));
+        let writes = vec![Write::Set(Fact::Purged, record), Write::RemoveThrough(log_id.index)];
+        self.enqueue(writes, Done::Nobody).await
+    }
+}
+
+/// The one task that writes.
+struct Writer {
+    world: World,
+    backend: Arc<dyn Backend>,
+    image: Arc<Mutex<Image>>,
+    ops: mpsc::Receiver<Op>,
+    /// The last index given to the backend.
+    put: Option<u64>,
+    fatal: watch::Sender<Option<String>>,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        while self.ops.recv_many(&mut batch, BATCH_MAX).await > 0 {
+            let mut writes = Vec::new();
+            let mut done = Vec::with_capacity(batch.len());
+            for op in batch.drain(..) {
+                writes.extend(op.writes);
+                done.push(op.done);
+            }
+            let committed = self.committed(&writes);
+            writes.extend(committed);
+            let backend = self.backend.clone();
+            let result = blocking(&self.world, move || backend.write(&writes)).await;
+            let failed = result.as_ref().err().map(|e| format!("the log could not be written: {e}"));
+            for done in done {
+                self.complete(done, &failed);
+            }
+            if let Some(reason) = failed {
+                tracing::error!(%reason, "the log is closed");
+                self.fatal.send_replace(Some(reason));
+                return;
+            }
+        }
+    }
+
+    /// What is committed, if the disk does not know it. Never more than the log on disk holds: entries may be
+    /// committed by others' disks while they still wait for ours.
+    fn committed(&mut self, writes: &[Write]) -> Option<Write> {
+        for write in writes {
+            match write {
+                Write::Put(index, _) => self.put = Some(*index),
+                Write::RemoveFrom(first) => self.put = first.checked_sub(1),
+                Write::RemoveThrough(last) => self.put = self.put.max(Some(*last)),
+                Write::Set(..) => {}
+            }
+        }
+        let mut image = self.image.lock();
+        let committed = image.committed.filter(|id| image.committed_waits && Some(id.index) <= self.put)?;
+        image.committed_waits = false;
+        let record = codec::seal(Kind::LogId, &codec::encode(&LogIdV1::from(committed)));
+        Some(Write::Set(Fact::Committed, record))
+    }
+
+    fn complete(&self, done: Done, failed: &Option<String>) {
+        let result = || failed.as_ref().map_or(Ok(()), |reason| Err(io::Error::other(reason.clone())));
+        match done {
+            Done::Nobody => {}
+            Done::Append(callback) => callback.io_completed(result()),
+            Done::Vote(vote, answer) => {
+                if failed.is_none() {
+                    self.image.lock().vote = Some(vote);
+                }
+                // openraft stops waiting only when it ends.
+                let _ = answer.send(result());
+            }
+        }
+    }
+}
