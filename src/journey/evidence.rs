@@ -7,8 +7,24 @@ use std::sync::Arc;
 
 use cluster::state::ids::Revision;
 use config::ids::{IssuerName, TenantId};
+use http::request::Parts;
+use smallvec::SmallVec;
 
-use super::received::Received;
+use super::received::{Arrival, Received};
+use crate::quota::{Admission, Charge};
+use crate::upstream::body::ClientBody;
+
+/// What one request was charged to.
+pub type Charges = SmallVec<[Charge; 4]>;
+
+/// Charges that were spent, all at one instant.
+#[derive(Debug)]
+pub struct Spent {
+    /// In the document's order.
+    pub charges: Charges,
+    /// From the keeper.
+    pub admission: Admission,
+}
 
 /// A route as this node uses it, compiled from one revision of the document; shared by all its requests.
 #[derive(Debug)]
@@ -60,12 +76,13 @@ impl Routed {
 #[derive(Debug)]
 pub struct Screened {
     routed: Routed,
+    spent: Spent,
 }
 
 impl Screened {
     /// By `quota::screen` alone.
-    pub(crate) fn new(routed: Routed) -> Self {
-        Self { routed }
+    pub(crate) fn new(routed: Routed, spent: Spent) -> Self {
+        Self { routed, spent }
     }
 
     /// The request.
@@ -105,5 +122,36 @@ impl Authenticated {
     /// Who sent it; none: the route is public.
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_deref()
+    }
+}
+
+/// Debited: whatever happens now, its tokens are spent.
+#[derive(Debug)]
+pub struct Admitted {
+    authenticated: Authenticated,
+    spent: Spent,
+}
+
+impl Admitted {
+    /// By `quota::admit` alone.
+    pub(crate) fn new(authenticated: Authenticated, spent: Spent) -> Self {
+        Self { authenticated, spent }
+    }
+
+    /// Its route.
+    pub fn rule(&self) -> &Arc<RouteRule> {
+        self.authenticated.rule()
+    }
+
+    /// What the screen took before authentication, then what was taken after it.
+    pub fn spent(&self) -> [&Spent; 2] {
+        [&self.authenticated.screened.spent, &self.spent]
+    }
+
+    /// For the upstream.
+    pub(crate) fn into_parts(self) -> (Parts, ClientBody, Arrival, [Spent; 2]) {
+        let Screened { routed, spent } = self.authenticated.screened;
+        let (parts, body, arrival) = routed.received.into_parts();
+        (parts, body, arrival, [spent, self.spent])
     }
 }

@@ -118,8 +118,8 @@ impl Received {
     }
 
     /// For the upstream.
-    pub(crate) fn into_parts(self) -> (Parts, ClientBody, Box<str>, Arrival) {
-        (self.parts, self.body, self.host, self.arrival)
+    pub(crate) fn into_parts(self) -> (Parts, ClientBody, Arrival) {
+        (self.parts, self.body, self.arrival)
     }
 }
 

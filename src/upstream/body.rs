@@ -11,12 +11,17 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
+use super::pool::Lease;
+
 /// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyFault {
     /// More came than is allowed.
-    #[error("the body is larger than allowed")]
-    TooLarge,
+    #[error("the body is larger than {bytes_max} bytes")]
+    TooLarge {
+        /// The bound.
+        bytes_max: u64,
+    },
     /// Nothing came for too long.
     #[error("the sender of the body fell silent")]
     Silent,
@@ -52,10 +57,39 @@ impl Silence {
     }
 }
 
+/// Word of how a client's body ended.
+#[derive(Debug)]
+pub(super) struct RequestEnd {
+    known: Option<Result<(), BodyFault>>,
+    coming: Option<oneshot::Receiver<Result<(), BodyFault>>>,
+}
+
+impl RequestEnd {
+    /// How it ended; none: it has not, or nobody read it to its end.
+    pub(super) fn look(&mut self) -> Option<Result<(), BodyFault>> {
+        if let Some(coming) = &mut self.coming
+            && let Ok(how) = coming.try_recv()
+        {
+            self.known = Some(how);
+            self.coming = None;
+        }
+        self.known
+    }
+
+    /// Yields once the body has ended, or was dropped.
+    pub(super) async fn wait(&mut self) {
+        if let Some(coming) = &mut self.coming {
+            self.known = coming.await.ok();
+            self.coming = None;
+        }
+    }
+}
+
 /// A client's body: bounded in size, with a deadline for silence, and word to the forwarder of how it ended.
 #[derive(Debug)]
 pub struct ClientBody {
     incoming: Option<Incoming>,
+    bytes_max: u64,
     left_bytes: u64,
     silence: Silence,
     ended: Option<oneshot::Sender<Result<(), BodyFault>>>,
@@ -65,12 +99,18 @@ impl ClientBody {
     /// Takes at most `bytes_max` and waits at most `patience` for each next piece.
     pub fn new(incoming: Incoming, bytes_max: u64, patience: Duration) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
-        Self { incoming, left_bytes: bytes_max, silence: Silence::new(patience), ended: None }
+        Self { incoming, bytes_max, left_bytes: bytes_max, silence: Silence::new(patience), ended: None }
     }
 
     /// No body at all.
     pub fn empty() -> Self {
-        Self { incoming: None, left_bytes: 0, silence: Silence::new(Duration::ZERO), ended: None }
+        Self {
+            incoming: None,
+            bytes_max: 0,
+            left_bytes: 0,
+            silence: Silence::new(Duration::ZERO),
+            ended: None,
+        }
     }
 
     /// Whether there is nothing to send, so that the request can be sent again.
@@ -78,16 +118,14 @@ impl ClientBody {
         self.incoming.is_none()
     }
 
-    /// Yields once the body has ended; the sender's loss means that nobody read it to its end.
-    pub fn watch_end(&mut self) -> oneshot::Receiver<Result<(), BodyFault>> {
-        let (ended, end) = oneshot::channel();
+    /// Tells how the body ends.
+    pub(super) fn watch_end(&mut self) -> RequestEnd {
         if self.is_empty() {
-            // The receiver is in our hands: it can not be gone.
-            let _ = ended.send(Ok(()));
-        } else {
-            self.ended = Some(ended);
+            return RequestEnd { known: Some(Ok(())), coming: None };
         }
-        end
+        let (ended, coming) = oneshot::channel();
+        self.ended = Some(ended);
+        RequestEnd { known: None, coming: Some(coming) }
     }
 
     fn end(&mut self, how: Result<(), BodyFault>) {
@@ -110,7 +148,7 @@ impl ClientBody {
         if let Some(data) = frame.data_ref() {
             match self.left_bytes.checked_sub(data.len() as u64) {
                 Some(left) => self.left_bytes = left,
-                None => return Poll::Ready(Some(Err(BodyFault::TooLarge))),
+                None => return Poll::Ready(Some(Err(BodyFault::TooLarge { bytes_max: self.bytes_max }))),
             }
         }
         Poll::Ready(Some(Ok(frame)))
@@ -144,5 +182,74 @@ impl Body for ClientBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// An upstream's body: with a deadline for silence. Its connection goes back to the pool at its end, and is closed if it is
+/// not read to its end.
+#[derive(Debug)]
+pub struct UpstreamBody {
+    incoming: Incoming,
+    silence: Silence,
+    lease: Option<(Lease, RequestEnd)>,
+}
+
+impl UpstreamBody {
+    pub(super) fn new(incoming: Incoming, patience: Duration, lease: Lease, request_end: RequestEnd) -> Self {
+        let mut body = Self { incoming, silence: Silence::new(patience), lease: Some((lease, request_end)) };
+        if body.incoming.is_end_stream() {
+            body.release();
+        }
+        body
+    }
+
+    /// Clean is a connection whose request was sent to its end, too.
+    fn release(&mut self) {
+        if let Some((lease, mut request_end)) = self.lease.take()
+            && request_end.look() == Some(Ok(()))
+        {
+            lease.release();
+        }
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            ready!(self.silence.poll(cx));
+            self.lease = None;
+            return Poll::Ready(Some(Err(BodyFault::Silent)));
+        };
+        self.silence.broken();
+        match next {
+            Some(Ok(frame)) => {
+                if self.incoming.is_end_stream() {
+                    self.release();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(_)) => {
+                self.lease = None;
+                Poll::Ready(Some(Err(BodyFault::Broken)))
+            }
+            None => {
+                self.release();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
     }
 }

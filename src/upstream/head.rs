@@ -1,0 +1,255 @@
+//! What of a message's head passes the gateway, and what the gateway adds. Pure.
+
+use std::fmt::Write as _;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::uri::{PathAndQuery, Uri};
+use http::{Method, Version};
+
+use config::upstream::Endpoint;
+
+use crate::journey::evidence::Spent;
+use crate::journey::received::{Arrival, X_REQUEST_ID};
+
+/// Fields that concern one connection (RFC 9110 section 7.6.1), besides those that `Connection` names.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const ADMITTED_NS: HeaderName = HeaderName::from_static("quorumgate-admitted-ns");
+const SCREENED_NS: HeaderName = HeaderName::from_static("quorumgate-screened-ns");
+const CHARGES: HeaderName = HeaderName::from_static("quorumgate-charges");
+/// Fields of ours; a client's are never believed.
+const OUR_PREFIX: &str = "quorumgate-";
+
+/// Removes what concerns the connection that a message came over.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|field| field.to_str().ok())
+            .flat_map(|field| field.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Appends us to `Via`.
+pub fn add_via(headers: &mut HeaderMap) {
+    headers.append(header::VIA, HeaderValue::from_static("1.1 quorumgate"));
+}
+
+/// Makes a received head ready for an upstream. `Host` is set for each endpoint, by [`address_to`].
+pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&str>) {
+    let asked_host = match parts.uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        None => parts.headers.get(header::HOST).cloned(),
+    };
+    let headers = &mut parts.headers;
+    strip_hop_by_hop(headers);
+    headers.remove(header::EXPECT);
+    headers.remove(header::PROXY_AUTHORIZATION);
+    if headers.keys().any(|name| name.as_str().starts_with(OUR_PREFIX)) {
+        let ours: Vec<HeaderName> =
+            headers.keys().filter(|name| name.as_str().starts_with(OUR_PREFIX)).cloned().collect();
+        for name in ours {
+            headers.remove(name);
+        }
+    }
+    let address = arrival.peer.ip().to_string();
+    let chain = match headers.get(X_FORWARDED_FOR).and_then(|chain| chain.to_str().ok()) {
+        Some(chain) => format!("{chain}, {address}"),
+        None => address,
+    };
+    if let Ok(chain) = HeaderValue::try_from(chain) {
+        headers.insert(X_FORWARDED_FOR, chain);
+    }
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    match asked_host {
+        Some(host) => headers.insert(X_FORWARDED_HOST, host),
+        None => headers.remove(X_FORWARDED_HOST),
+    };
+    let id = arrival.id.to_string();
+    headers.insert(X_REQUEST_ID, HeaderValue::try_from(id).expect("hexadecimal digits are a field value"));
+    add_via(headers);
+    parts.uri = target(&parts.uri, prefix_to_strip);
+    parts.version = Version::HTTP_11;
+}
+
+/// The target in origin form, without the prefix.
+fn target(uri: &Uri, prefix_to_strip: Option<&str>) -> Uri {
+    let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let rest = match prefix_to_strip {
+        Some(prefix) if prefix != "/" => whole.strip_prefix(prefix).unwrap_or(whole),
+        _ => whole,
+    };
+    if rest.len() == whole.len() && uri.authority().is_none() {
+        return uri.clone();
+    }
+    let text = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+    text.parse().unwrap_or_else(|_| Uri::from_static("/"))
+}
+
+/// Names the endpoint in `Host`.
+pub fn address_to(headers: &mut HeaderMap, endpoint: &Endpoint) {
+    let host = &endpoint.host;
+    let literal = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let text = if endpoint.port == 80 { literal } else { format!("{literal}:{}", endpoint.port) };
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(header::HOST, value);
+    }
+}
+
+/// Tells a recording upstream when the request was admitted, and which buckets paid:
+/// `name:limit:tenant:value:cost`, comma separated, the middle three in hexadecimal.
+///
+/// Quotas that count by address or route were paid at an instant of their own, before authentication; if there are such and
+/// others, theirs is `quorumgate-screened-ns`.
+pub fn stamp(headers: &mut HeaderMap, spent: [&Spent; 2]) {
+    let [screened, admitted] = spent;
+    let mut text = String::new();
+    for charge in screened.charges.iter().chain(&admitted.charges) {
+        let key = charge.key;
+        let comma = if text.is_empty() { "" } else { "," };
+        write!(
+            text,
+            "{comma}{}:{:016x}:{:016x}:{:016x}:{}",
+            charge.quota.name, key.limit.0, key.tenant, key.value, charge.cost
+        )
+        .expect("writing to a String cannot fail");
+    }
+    let at = if admitted.charges.is_empty() && !screened.charges.is_empty() { screened } else { admitted };
+    headers.insert(ADMITTED_NS, HeaderValue::from(at.admission.at.0));
+    if !screened.charges.is_empty() && !admitted.charges.is_empty() {
+        headers.insert(SCREENED_NS, HeaderValue::from(screened.admission.at.0));
+    }
+    headers.insert(CHARGES, HeaderValue::try_from(text).expect("names, digits and colons are a field value"));
+}
+
+/// Whether sending a request twice means the same as once (RFC 9110 section 9.2.2).
+pub fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cluster::state::ids::{Key, LimitId};
+    use cluster::world::BootNs;
+    use smallvec::SmallVec;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::journey::received::RequestId;
+    use crate::quota::{Admission, Charge, QuotaRule};
+
+    fn prepared(request: http::request::Builder, prefix: Option<&str>) -> Parts {
+        let (mut parts, ()) = request.body(()).expect("well-formed").into_parts();
+        let arrival = Arrival { id: RequestId(7), peer: ([192, 0, 2, 9], 1).into(), at: Instant::now() };
+        prepare(&mut parts, &arrival, prefix);
+        parts
+    }
+
+    fn get(uri: &str) -> http::request::Builder {
+        http::Request::get(uri).header("host", "api.example")
+    }
+
+    #[test]
+    fn fields_of_one_connection_do_not_pass() {
+        let request = get("/a")
+            .header("connection", "close, X-Private")
+            .header("connection", "keep-alive")
+            .header("x-private", "1")
+            .header("keep-alive", "timeout=5")
+            .header("te", "trailers")
+            .header("proxy-authorization", "Basic eA==")
+            .header("x-public", "2");
+        let headers = prepared(request, None).headers;
+        for gone in ["connection", "x-private", "keep-alive", "te", "proxy-authorization"] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+        assert_eq!(headers["x-public"], "2");
+    }
+
+    #[test]
+    fn a_client_cannot_write_our_fields_but_its_token_passes() {
+        let request = get("/a").header("quorumgate-admitted-ns", "1").header("authorization", "Bearer x");
+        let headers = prepared(request, None).headers;
+        assert!(!headers.contains_key("quorumgate-admitted-ns"));
+        assert_eq!(headers["authorization"], "Bearer x");
+    }
+
+    #[test]
+    fn the_upstream_learns_who_asked_for_what() {
+        let headers = prepared(get("/a").header("x-forwarded-for", "10.0.0.1"), None).headers;
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 192.0.2.9");
+        assert_eq!(headers["x-forwarded-host"], "api.example");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["via"], "1.1 quorumgate");
+    }
+
+    #[test]
+    fn the_prefix_is_cut_off_at_a_segment_and_the_query_stays() {
+        let target = |uri, prefix| prepared(get(uri), prefix).uri.to_string();
+        assert_eq!(target("/v1/a?x=/v1", Some("/v1")), "/a?x=/v1");
+        assert_eq!(target("/v1", Some("/v1")), "/");
+        assert_eq!(target("/v1?x=1", Some("/v1")), "/?x=1");
+        assert_eq!(target("/v1/a", Some("/")), "/v1/a");
+        assert_eq!(target("http://api.example/v1/a?q", None), "/v1/a?q");
+    }
+
+    #[test]
+    fn the_host_is_the_endpoint() {
+        let mut headers = HeaderMap::new();
+        for (host, port, wanted) in [("a", 80, "a"), ("a", 81, "a:81"), ("::1", 81, "[::1]:81")] {
+            address_to(&mut headers, &Endpoint { host: host.into(), port });
+            assert_eq!(headers["host"], wanted);
+        }
+    }
+
+    #[test]
+    fn a_stamp_tells_which_buckets_paid() {
+        let limit = config::quota::Limit { tokens: 1, per_ns: 1, burst: 1 };
+        let quota = Arc::new(QuotaRule {
+            name: config::ids::QuotaName::parse("per-tenant").expect("a good name"),
+            limit_id: LimitId(1),
+            wait: None,
+            on_quorum_loss: config::quota::OnQuorumLoss::Deny,
+            limit,
+        });
+        let key = Key { limit: LimitId(1), tenant: 0xab, value: 0xcd };
+        let spent = |at, charges: Vec<Charge>| Spent {
+            charges: charges.into(),
+            admission: Admission { at: BootNs(at), standings: SmallVec::new() },
+        };
+        let mut headers = HeaderMap::new();
+        stamp(&mut headers, [&spent(4, vec![]), &spent(5, vec![Charge { quota, key, cost: 3 }])]);
+        assert_eq!(headers["quorumgate-admitted-ns"], "5");
+        assert_eq!(
+            headers["quorumgate-charges"],
+            "per-tenant:0000000000000001:00000000000000ab:00000000000000cd:3"
+        );
+    }
+}
