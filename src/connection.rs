@@ -1,1 +1,201 @@
+//! One client connection: an actor that owns the task which drives hyper, and ends with it.
+//!
+//! No handler of the actor lives as long as the connection: the task does, and its end, with its cause, is a message. The
+//! listener sends `Drain`.
 
+pub mod pace;
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
+use cluster::world::Stream;
+use futures_util::FutureExt;
+use futures_util::task::AtomicWaker;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tracing::{debug, error};
+
+use crate::journey::{Gateway, answer};
+use crate::upstream::stall::Unstalled;
+use pace::{Late, Pace, Paced, Watch};
+
+/// A connection that was accepted within the process's budget.
+pub struct Accepted {
+    /// The socket.
+    pub stream: Box<dyn Stream>,
+    /// The client's end.
+    pub peer: SocketAddr,
+    /// This thread's gateway.
+    pub gateway: Arc<Gateway>,
+    /// The connection's place in the budget.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// What a connection is told.
+#[derive(Debug)]
+pub enum Msg {
+    /// From the listener: finish the request at hand, then close.
+    Drain,
+    /// From the connection's own task: it has ended.
+    Ended(End),
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub enum End {
+    /// Either side closed it in order.
+    Closed,
+    /// It waited too long for a request, or for the rest of its head.
+    Late(Late),
+    /// The socket or the client's HTTP broke.
+    Broken(hyper::Error),
+    /// A bug of ours; the text of the panic.
+    Panicked(String),
+}
+
+/// The actor. Its arguments are the accepted connection.
+#[derive(Debug)]
+pub struct ConnectionActor;
+
+/// What the actor keeps.
+pub struct State {
+    gateway: Arc<Gateway>,
+    drain: Arc<Drain>,
+    task: AbortHandle,
+    peer: SocketAddr,
+}
+
+/// The word to finish, from the actor to its task.
+#[derive(Debug, Default)]
+struct Drain {
+    wanted: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Actor for ConnectionActor {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Accepted;
+
+    async fn pre_start(&self, me: ActorRef<Msg>, accepted: Accepted) -> Result<State, ActorProcessingErr> {
+        let Accepted { stream, peer, gateway, permit } = accepted;
+        let drain = Arc::new(Drain::default());
+        gateway.recorder.connection_opened();
+        let served = AssertUnwindSafe(serve(stream, peer, gateway.clone(), drain.clone())).catch_unwind();
+        let task = tokio::spawn(async move {
+            let end = served.await.unwrap_or_else(|panic| End::Panicked(text_of(panic.as_ref())));
+            drop(permit);
+            // The actor may have been stopped before: then nobody asks why we ended.
+            let _ = me.send_message(Msg::Ended(end));
+        });
+        Ok(State { gateway, drain, task: task.abort_handle(), peer })
+    }
+
+    async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+        match msg {
+            Msg::Drain => {
+                state.drain.wanted.store(true, Ordering::Release);
+                state.drain.task.wake();
+            }
+            Msg::Ended(end) => {
+                match end {
+                    End::Panicked(text) => {
+                        error!(peer = %state.peer, panic = text, "connection task panicked")
+                    }
+                    end => debug!(peer = %state.peer, ?end, "connection ended"),
+                }
+                me.stop(None);
+            }
+        }
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        state.task.abort();
+        state.gateway.recorder.connection_closed();
+        Ok(())
+    }
+}
+
+/// What a panic said.
+pub(crate) fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned())
+}
+
+/// Drives one connection to its end.
+async fn serve(stream: Box<dyn Stream>, peer: SocketAddr, gateway: Arc<Gateway>, drain: Arc<Drain>) -> End {
+    let limits = &gateway.limits;
+    let pace = Arc::new(Pace::new(limits.head_timeout, limits.idle_timeout));
+    let stream = Paced::new(Unstalled::new(stream, limits.body_idle_timeout), pace.clone());
+    let service = {
+        let (gateway, pace) = (gateway.clone(), pace.clone());
+        service_fn(move |request: http::Request<Incoming>| {
+            pace.request();
+            let (gateway, pace) = (gateway.clone(), pace.clone());
+            async move {
+                let answered = answer(&gateway, peer, request).await;
+                Ok::<_, Infallible>(answered.map(|body| Watch::new(body, pace)))
+            }
+        })
+    };
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .half_close(false)
+        .max_buf_size(limits.head_bytes_max.max(BUFFER_BYTES_MIN))
+        .max_header_size(limits.head_bytes_max);
+    if limits.headers_max != HYPER_HEADERS_MAX {
+        builder.max_headers(limits.headers_max);
+    }
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut timer = std::pin::pin!(tokio::time::sleep(limits.head_timeout));
+    let mut draining = false;
+    let end = std::future::poll_fn(|cx| {
+        drain.task.register(cx.waker());
+        if !draining && drain.wanted.load(Ordering::Acquire) {
+            draining = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        if let Poll::Ready(done) = connection.poll_unpin(cx) {
+            return Poll::Ready(done.map_or_else(End::Broken, |()| End::Closed));
+        }
+        pace.poll_late(timer.as_mut(), cx).map(End::Late)
+    })
+    .await;
+    if let End::Late(Late::Head) = end {
+        let stream = connection.into_parts().io.into_inner();
+        say_late(stream, limits.body_idle_timeout).await;
+    }
+    end
+}
+
+/// hyper parses so many fields without an allocation.
+const HYPER_HEADERS_MAX: usize = 100;
+/// hyper takes no smaller buffer.
+const BUFFER_BYTES_MIN: usize = 16 << 10;
+
+/// hyper has no request to answer yet, so this answer is written by hand.
+async fn say_late(mut stream: impl tokio::io::AsyncWrite + Unpin, patience: std::time::Duration) {
+    const TEXT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let said = async {
+        stream.write_all(TEXT).await?;
+        stream.shutdown().await
+    };
+    // A client that does not take it has its connection closed all the same.
+    let _ = timeout(patience, said).await;
+}

@@ -1,6 +1,191 @@
 //! Received in, answered out: the whole gateway as one function.
+//!
+//! ```text
+//! Received -> Routed -> Screened -> Authenticated -> Admitted -> Reply
+//!             router    quota       auth             quota       upstream
+//! ```
+//! Each arrow consumes what is on its left, or refuses. Whatever comes out, `response` turns it into an answer.
 
 /// What each step hands to the next.
 pub mod evidence;
 /// A request as it was received.
 pub mod received;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::world::{BootNs, World};
+use config::ids::RouteName;
+use config::node::Limits;
+use http::{Method, Response};
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::auth::Tokens;
+use crate::quota::{Keeper, Standing};
+use crate::refusal::{Fault, Refusal};
+use crate::response::{self, AnswerBody};
+use crate::telemetry::{Answer, Recorder};
+use crate::upstream::body::ClientBody;
+use crate::upstream::pool::Pool;
+use crate::upstream::{self, Reply};
+use evidence::{Admitted, Authenticated, RouteRule, Routed, Screened, Spent};
+use received::{Arrival, Received, RequestIds};
+
+/// The router's published table, as a request sees it.
+pub trait Routes: Send + Sync {
+    /// The route that takes this request. Reads an immutable table; never waits.
+    ///
+    /// # Errors
+    /// [`Refusal::NoConfiguration`], [`Refusal::NoRoute`] or [`Refusal::MethodNotAllowed`].
+    fn find(&self, received: &Received) -> Result<Arc<RouteRule>, Refusal>;
+}
+
+/// Until when this node's view of its cluster is known to be no older than its lease (decisions.md 21).
+pub type FreshUntil = Box<dyn Fn() -> Option<BootNs> + Send + Sync>;
+
+/// One data-plane thread's doors to everything that a request meets.
+pub struct Gateway {
+    /// Clocks.
+    pub world: World,
+    /// The node file's.
+    pub limits: Limits,
+    /// The node file's `stamp_admissions`.
+    pub stamp_admissions: bool,
+    /// Where requests go.
+    pub routes: Arc<dyn Routes>,
+    /// `Replica::view_lease`.
+    pub fresh_until: FreshUntil,
+    /// Whose tokens are good.
+    pub tokens: Tokens,
+    /// What is left of the quotas.
+    pub keeper: Keeper,
+    /// This thread's connections to upstreams.
+    pub pool: Arc<Pool>,
+    /// This thread's figures.
+    pub recorder: Arc<Recorder>,
+    /// This thread's request ids.
+    pub ids: RequestIds,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gateway")
+    }
+}
+
+/// One request, from received to its reply, or to the reason why there is none.
+///
+/// # Errors
+/// The first step's refusal.
+pub async fn journey(gateway: &Gateway, received: Received, trail: &mut Trail) -> Result<Reply, Refusal> {
+    let routed = Routed::find(gateway.routes.as_ref(), received)?;
+    trail.routed(&routed);
+    let screened = Screened::pass(gateway, routed).await?;
+    trail.spent(screened.spent());
+    let known = Authenticated::prove(gateway, screened)?;
+    let admitted = Admitted::spend(gateway, known).await?;
+    trail.admitted(gateway, &admitted);
+    upstream::forward(&gateway.pool, gateway.stamp_admissions, admitted).await
+}
+
+/// What answers, figures and logs tell of a request besides its outcome.
+#[derive(Debug, Default)]
+pub struct Trail {
+    route: Option<RouteName>,
+    standings: SmallVec<[Standing; 4]>,
+}
+
+impl Trail {
+    fn routed(&mut self, routed: &Routed) {
+        self.route = Some(routed.rule().route.name.clone());
+    }
+
+    fn spent(&mut self, spent: &Spent) {
+        self.standings.extend(spent.admission.standings.iter().cloned());
+    }
+
+    fn admitted(&mut self, gateway: &Gateway, admitted: &Admitted) {
+        gateway.recorder.admitted();
+        self.spent(admitted.spent());
+    }
+}
+
+/// One request of a connection, answered. Never fails: what goes wrong is an answer, too.
+pub async fn answer(
+    gateway: &Gateway,
+    peer: SocketAddr,
+    request: http::Request<Incoming>,
+) -> Response<AnswerBody> {
+    let arrival = Arrival { id: gateway.ids.next(), peer, at: Instant::now() };
+    gateway.recorder.received();
+    let limits = &gateway.limits;
+    let (parts, incoming) = request.into_parts();
+    let method = parts.method.clone();
+    let body = ClientBody::new(incoming, limits.body_bytes_max, limits.body_idle_timeout);
+    let mut trail = Trail::default();
+    let outcome = match Received::check(parts, body, arrival, limits.body_bytes_max) {
+        Ok(received) => journey(gateway, received, &mut trail).await,
+        Err(refusal) => Err(refusal),
+    };
+    finish(gateway, arrival, &method, trail, outcome)
+}
+
+/// Answers, counts, logs.
+fn finish(
+    gateway: &Gateway,
+    arrival: Arrival,
+    method: &Method,
+    mut trail: Trail,
+    outcome: Result<Reply, Refusal>,
+) -> Response<AnswerBody> {
+    let (response, upstream, refusal) = match outcome {
+        Ok(reply) => {
+            let waited = reply.waited;
+            (response::reply(arrival.id, &trail.standings, reply), Some(waited), None)
+        }
+        Err(refusal) => {
+            if let Refusal::OverQuota { violated, .. } = &refusal {
+                trail.standings.extend(violated.iter().map(|violation| violation.standing.clone()));
+            }
+            (response::refuse(arrival.id, method, &trail.standings, &refusal), None, Some(refusal))
+        }
+    };
+    let status = response.status().as_u16();
+    let total = arrival.at.elapsed();
+    let slug = refusal.as_ref().map(Refusal::slug);
+    gateway.recorder.answered(&Answer {
+        route: trail.route.as_ref(),
+        status,
+        refusal: slug,
+        total,
+        upstream,
+    });
+    log(arrival, method, trail.route.as_ref(), status, total, refusal.as_ref());
+    response
+}
+
+/// The access log, and a warning where somebody else than the client has to act.
+fn log(
+    arrival: Arrival,
+    method: &Method,
+    route: Option<&RouteName>,
+    status: u16,
+    total: Duration,
+    refusal: Option<&Refusal>,
+) {
+    let (id, peer, route) = (arrival.id, arrival.peer, route.map_or("", RouteName::as_str));
+    let total_us = total.as_micros() as u64;
+    match refusal {
+        Some(refusal) if refusal.fault() != Fault::Client => {
+            warn!(%id, %peer, %method, route, status, total_us, reason = refusal.slug(), %refusal, "refused");
+        }
+        Some(refusal) => {
+            debug!(%id, %peer, %method, route, status, total_us, reason = refusal.slug(), %refusal, "refused");
+        }
+        None => debug!(%id, %peer, %method, route, status, total_us, "answered"),
+    }
+}

@@ -1,1 +1,237 @@
+//! The accepting side of one data-plane thread: an actor that owns the accept loop, and supervises its connections.
+//!
+//! The node keeps the socket and hands it in, so that a listener that is started again takes over the same accept queue. A
+//! connection takes its place in the process's budget before anything is spawned for it.
 
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::world::Listener as Socket;
+use futures_util::FutureExt;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tracing::{error, warn};
+
+use crate::connection::{self, Accepted, ConnectionActor};
+use crate::journey::Gateway;
+
+/// A listening socket that outlives its listener.
+#[derive(Clone)]
+pub struct Door {
+    socket: Arc<Mutex<Box<dyn Socket>>>,
+    address: std::net::SocketAddr,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Door({})", self.address)
+    }
+}
+
+impl Door {
+    /// Keeps `socket`.
+    pub fn new(socket: Box<dyn Socket>) -> Self {
+        let address = socket.local_addr();
+        Self { socket: Arc::new(Mutex::new(socket)), address }
+    }
+
+    /// Where it listens; the port is never 0.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.address
+    }
+}
+
+/// How many client connections this process takes at once. Cheap to clone; shared by all threads.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    places: Arc<Semaphore>,
+}
+
+impl Budget {
+    /// `limits.connections_max` places.
+    pub fn new(connections_max: u32) -> Self {
+        Self { places: Arc::new(Semaphore::new(connections_max as usize)) }
+    }
+}
+
+/// The handle of one running listener.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    actor: ActorRef<Msg>,
+    open: watch::Receiver<u32>,
+}
+
+impl Listener {
+    /// Starts accepting under `supervisor`, on the calling thread's runtime, where all its connections then live.
+    ///
+    /// # Errors
+    /// If the actor cannot be spawned.
+    pub async fn start(
+        door: Door,
+        gateway: Arc<Gateway>,
+        budget: Budget,
+        supervisor: ActorCell,
+    ) -> Result<Self, SpawnErr> {
+        let (open, watched) = watch::channel(0);
+        let arguments = Arguments { door, gateway, budget, open };
+        let (actor, _) = Actor::spawn_linked(None, ListenerActor, arguments, supervisor).await?;
+        Ok(Self { actor, open: watched })
+    }
+
+    /// For the supervisor: names the actor in its events.
+    pub fn cell(&self) -> ActorCell {
+        self.actor.get_cell()
+    }
+
+    /// Stops accepting, lets requests at hand finish, and ends when all connections have, or after `patience`; what is still
+    /// open then is cut. Yields how many were.
+    pub async fn drain(&self, patience: Duration) -> u32 {
+        let mut open = self.open.clone();
+        if self.actor.send_message(Msg::Drain).is_err() {
+            return 0;
+        }
+        // An error says that the actor is gone, and with it every connection.
+        let _ = timeout(patience, open.wait_for(|open| *open == 0)).await;
+        let cut = *open.borrow();
+        self.actor.stop(None);
+        cut
+    }
+}
+
+/// What a listener is told.
+#[derive(Debug)]
+pub enum Msg {
+    /// From the node: accept no more, let requests finish.
+    Drain,
+    /// From the accept loop, which never ends in order: the text of its panic.
+    Panicked(String),
+}
+
+/// The actor's arguments.
+pub struct Arguments {
+    door: Door,
+    gateway: Arc<Gateway>,
+    budget: Budget,
+    open: watch::Sender<u32>,
+}
+
+/// What the actor keeps.
+pub struct State {
+    accepting: AbortHandle,
+    open: Arc<watch::Sender<u32>>,
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct ListenerActor;
+
+impl Actor for ListenerActor {
+    type Msg = Msg;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
+        let Arguments { door, gateway, budget, open } = arguments;
+        let open = Arc::new(open);
+        let accepting =
+            AssertUnwindSafe(accept(door, gateway, budget, open.clone(), me.get_cell())).catch_unwind();
+        let task = tokio::spawn(async move {
+            let Err(panic) = accepting.await;
+            let text = connection::text_of(panic.as_ref());
+            // The actor may have been stopped: then nobody asks.
+            let _ = me.send_message(Msg::Panicked(text));
+        });
+        Ok(State { accepting: task.abort_handle(), open })
+    }
+
+    async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+        match msg {
+            Msg::Drain => {
+                state.accepting.abort();
+                for connection in me.get_cell().get_children() {
+                    // One that has just ended needs no word.
+                    let _ = connection.send_message(connection::Msg::Drain);
+                }
+                Ok(())
+            }
+            Msg::Panicked(text) => Err(format!("accept loop panicked: {text}").into()),
+        }
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<Msg>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(_, reason) => {
+                error!(%reason, "connection actor failed");
+                state.open.send_modify(|open| *open = open.saturating_sub(1));
+            }
+            SupervisionEvent::ActorTerminated(..) => {
+                state.open.send_modify(|open| *open = open.saturating_sub(1))
+            }
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn post_stop(&self, me: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        state.accepting.abort();
+        me.get_cell().stop_children(None);
+        Ok(())
+    }
+}
+
+/// Waits after an error: the usual cause is too many open files, which only time heals.
+const BACK_OFF_MIN: Duration = Duration::from_millis(10);
+const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+
+/// Takes connections for ever.
+async fn accept(
+    door: Door,
+    gateway: Arc<Gateway>,
+    budget: Budget,
+    open: Arc<watch::Sender<u32>>,
+    me: ActorCell,
+) -> std::convert::Infallible {
+    // The loop before ours may have been aborted an instant ago; it lets go at its next wait.
+    let mut socket = door.socket.lock().await;
+    let mut back_off = BACK_OFF_MIN;
+    loop {
+        let (stream, peer) = match socket.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) if concerns_one_client(&error) => continue,
+            Err(error) => {
+                warn!(%error, back_off_ms = back_off.as_millis() as u64, "accept failed");
+                tokio::time::sleep(back_off).await;
+                back_off = (back_off * 2).min(BACK_OFF_MAX);
+                continue;
+            }
+        };
+        back_off = BACK_OFF_MIN;
+        let Ok(permit) = budget.places.clone().try_acquire_owned() else {
+            gateway.recorder.connection_refused();
+            continue;
+        };
+        let accepted = Accepted { stream, peer, gateway: gateway.clone(), permit };
+        open.send_modify(|open| *open += 1);
+        if let Err(error) = Actor::spawn_linked(None, ConnectionActor, accepted, me.clone()).await {
+            open.send_modify(|open| *open = open.saturating_sub(1));
+            warn!(%error, "connection actor did not start");
+        }
+    }
+}
+
+/// The client went away before it was accepted.
+fn concerns_one_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}

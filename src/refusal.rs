@@ -2,10 +2,14 @@
 //!
 //! The `Display` text is for logs. What the client is told, and with which status, is decided in `response` alone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use config::ids::{QuotaName, UpstreamName};
+use config::ids::UpstreamName;
 use http::Method;
+
+use crate::auth::AuthRefusal;
+use crate::quota::{QuotaRule, Refused, Violation};
 
 /// Whose fault a refusal was: decides log level and who has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,27 +74,15 @@ pub enum Refusal {
         allowed: Vec<String>,
     },
 
-    /// The route wants a token and there was none.
-    #[error("no token")]
-    NoToken,
-    /// The token is not good.
-    #[error("bad token: {why}")]
-    BadToken {
-        /// For the log; the client learns no more than that the token is invalid.
-        why: &'static str,
-    },
-    /// The token is good and grants too little.
-    #[error("missing scope of {}", scopes.join(" "))]
-    MissingScope {
-        /// All scopes of the route.
-        scopes: Vec<String>,
-    },
+    /// The token is missing, not good, or grants too little.
+    #[error(transparent)]
+    Auth(#[from] AuthRefusal),
 
     /// A quota is used up: a leader said so.
-    #[error("over quota {} for {retry_after:?}", names(violated))]
+    #[error("over quota {} for {retry_after:?}", names(violated.iter().map(|violation| &violation.standing.quota)))]
     OverQuota {
         /// At least one.
-        violated: Vec<QuotaName>,
+        violated: Vec<Violation>,
         /// When tokens may be there.
         retry_after: Duration,
     },
@@ -98,7 +90,7 @@ pub enum Refusal {
     #[error("quota undecided: {}", names(quotas))]
     QuotaUndecided {
         /// Those that nobody could decide.
-        quotas: Vec<QuotaName>,
+        quotas: Vec<Arc<QuotaRule>>,
     },
     /// A bound of this process is reached.
     #[error("overloaded: {what}")]
@@ -140,8 +132,18 @@ pub enum Refusal {
     },
 }
 
-fn names(quotas: &[QuotaName]) -> String {
-    quotas.iter().map(QuotaName::as_str).collect::<Vec<_>>().join(", ")
+fn names<'a>(quotas: impl IntoIterator<Item = &'a Arc<QuotaRule>>) -> String {
+    quotas.into_iter().map(|quota| quota.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Over { violated, retry_after } => Self::OverQuota { violated, retry_after },
+            Refused::Undecided { quotas } => Self::QuotaUndecided { quotas },
+            Refused::Overloaded => Self::Overloaded { what: "requests waiting for quotas" },
+        }
+    }
 }
 
 impl Refusal {
@@ -155,9 +157,7 @@ impl Refusal {
             | Self::NotSupported { .. }
             | Self::NoRoute { .. }
             | Self::MethodNotAllowed { .. }
-            | Self::NoToken
-            | Self::BadToken { .. }
-            | Self::MissingScope { .. }
+            | Self::Auth(_)
             | Self::OverQuota { .. } => Fault::Client,
             Self::UpstreamUnreachable { .. } | Self::UpstreamBroken { .. } | Self::UpstreamSlow { .. } => {
                 Fault::Upstream
@@ -182,9 +182,10 @@ impl Refusal {
             Self::StaleView => "stale-view",
             Self::NoRoute { .. } => "no-route",
             Self::MethodNotAllowed { .. } => "method-not-allowed",
-            Self::NoToken => "no-token",
-            Self::BadToken { .. } => "invalid-token",
-            Self::MissingScope { .. } => "insufficient-scope",
+            Self::Auth(AuthRefusal::Missing) => "no-token",
+            Self::Auth(AuthRefusal::InsufficientScope { .. }) => "insufficient-scope",
+            Self::Auth(AuthRefusal::MissingClaim { .. }) => "missing-claim",
+            Self::Auth(_) => "invalid-token",
             Self::OverQuota { .. } => "over-quota",
             Self::QuotaUndecided { .. } => "quota-undecided",
             Self::Overloaded { .. } => "overloaded",

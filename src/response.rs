@@ -7,18 +7,19 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use config::ids::QuotaName;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use serde_json::json;
 
+use crate::auth::AuthRefusal;
 use crate::journey::received::{RequestId, X_REQUEST_ID};
-use crate::quota::Standing;
+use crate::quota::{QuotaRule, Standing};
 use crate::refusal::Refusal;
 use crate::upstream::Reply;
 use crate::upstream::body::{BodyFault, UpstreamBody};
@@ -95,7 +96,7 @@ pub fn refuse(
         problem["detail"] = detail.into();
     }
     if let Refusal::OverQuota { violated, .. } = refusal {
-        problem["violated-policies"] = names(violated);
+        problem["violated-policies"] = names(violated.iter().map(|violation| &violation.standing.quota));
     }
     if let Refusal::QuotaUndecided { quotas } = refusal {
         problem["undecided-policies"] = names(quotas);
@@ -128,8 +129,8 @@ fn status(refusal: &Refusal) -> StatusCode {
         | Refusal::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::NoRoute { .. } => StatusCode::NOT_FOUND,
         Refusal::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-        Refusal::NoToken | Refusal::BadToken { .. } => StatusCode::UNAUTHORIZED,
-        Refusal::MissingScope { .. } => StatusCode::FORBIDDEN,
+        Refusal::Auth(refusal) if refusal.is_forbidden() => StatusCode::FORBIDDEN,
+        Refusal::Auth(_) => StatusCode::UNAUTHORIZED,
         Refusal::OverQuota { .. } => StatusCode::TOO_MANY_REQUESTS,
         Refusal::UpstreamUnreachable { .. } | Refusal::UpstreamBroken { .. } => StatusCode::BAD_GATEWAY,
         Refusal::UpstreamSlow { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -148,9 +149,9 @@ fn title(refusal: &Refusal) -> &'static str {
         Refusal::StaleView => "The gateway has lost contact with its cluster",
         Refusal::NoRoute { .. } => "There is nothing here",
         Refusal::MethodNotAllowed { .. } => "The method is not allowed here",
-        Refusal::NoToken => "A bearer token is needed",
-        Refusal::BadToken { .. } => "The bearer token is not valid",
-        Refusal::MissingScope { .. } => "The bearer token grants too little",
+        Refusal::Auth(AuthRefusal::Missing) => "A bearer token is needed",
+        Refusal::Auth(refusal) if refusal.is_forbidden() => "The bearer token grants too little",
+        Refusal::Auth(_) => "The bearer token is not valid",
         Refusal::OverQuota { .. } => "The quota is used up",
         Refusal::QuotaUndecided { .. } => "Nobody could say in time whether the quota allows it",
         Refusal::Overloaded { .. } => "The gateway is overloaded",
@@ -167,7 +168,7 @@ fn detail(refusal: &Refusal) -> Option<Cow<'static, str>> {
         Refusal::Malformed { why } => Some((*why).into()),
         Refusal::NotSupported { what } => Some((*what).into()),
         Refusal::BodyTooLarge { bytes_max } => Some(format!("at most {bytes_max} bytes are taken").into()),
-        Refusal::MissingScope { scopes } => Some(format!("wanted all of: {}", scopes.join(" ")).into()),
+        Refusal::Auth(refusal) => Some(refusal.client_text()),
         _ => None,
     }
 }
@@ -180,14 +181,16 @@ fn explain(headers: &mut HeaderMap, refusal: &Refusal) {
         }
     };
     match refusal {
-        Refusal::NoToken => put(header::WWW_AUTHENTICATE, format!("Bearer realm=\"{REALM}\"")),
-        Refusal::BadToken { .. } => {
-            put(header::WWW_AUTHENTICATE, format!("Bearer realm=\"{REALM}\", error=\"invalid_token\""));
-        }
-        Refusal::MissingScope { scopes } => {
-            let scope = scopes.join(" ");
-            let field = format!("Bearer realm=\"{REALM}\", error=\"insufficient_scope\", scope=\"{scope}\"");
-            put(header::WWW_AUTHENTICATE, field);
+        Refusal::Auth(refusal) => {
+            let mut challenge = format!("Bearer realm=\"{REALM}\"");
+            if let Some(error) = refusal.oauth_error() {
+                write!(challenge, ", error=\"{error}\"").expect("writing to a String cannot fail");
+            }
+            if let AuthRefusal::InsufficientScope { needed } = refusal {
+                write!(challenge, ", scope=\"{}\"", needed.join(" "))
+                    .expect("writing to a String cannot fail");
+            }
+            put(header::WWW_AUTHENTICATE, challenge);
         }
         Refusal::MethodNotAllowed { allowed, .. } => put(header::ALLOW, allowed.join(", ")),
         Refusal::OverQuota { retry_after, .. } => {
@@ -243,19 +246,18 @@ fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
-fn names(quotas: &[QuotaName]) -> serde_json::Value {
-    quotas.iter().map(QuotaName::as_str).collect::<Vec<_>>().into()
+fn names<'a>(quotas: impl IntoIterator<Item = &'a Arc<QuotaRule>>) -> serde_json::Value {
+    quotas.into_iter().map(|quota| quota.name.as_str()).collect::<Vec<_>>().into()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use cluster::state::ids::LimitId;
+    use config::ids::QuotaName;
     use config::quota::{Limit, OnQuorumLoss};
 
     use super::*;
-    use crate::quota::QuotaRule;
+    use crate::quota::Violation;
 
     fn standing(name: &str, limit: Limit, left: u64, reset_s: u64) -> Standing {
         let name = QuotaName::parse(name).expect("a good name");
@@ -292,8 +294,10 @@ mod tests {
 
     #[test]
     fn a_refusal_over_quota_names_the_violated_policies() {
-        let violated = vec![QuotaName::parse("per-tenant").expect("a good name")];
-        let refusal = Refusal::OverQuota { violated, retry_after: Duration::from_millis(1_200) };
+        let retry_after = Duration::from_millis(1_200);
+        let limit = Limit { tokens: 1, per_ns: 1, burst: 1 };
+        let violated = vec![Violation { standing: standing("per-tenant", limit, 0, 2), retry_after }];
+        let refusal = Refusal::OverQuota { violated, retry_after };
         let (head, text) = refused(&Method::GET, &refusal);
         assert_eq!((head.status().as_u16(), head.headers()["retry-after"].to_str().ok()), (429, Some("2")));
         assert_eq!(head.headers()["content-type"], "application/problem+json");
@@ -315,9 +319,10 @@ mod tests {
 
     #[test]
     fn no_token_is_no_error_and_a_bad_one_is() {
-        let (none, _) = refused(&Method::GET, &Refusal::NoToken);
+        let (none, _) = refused(&Method::GET, &AuthRefusal::Missing.into());
         assert_eq!(none.headers()["www-authenticate"], "Bearer realm=\"quorumgate\"");
-        let (bad, text) = refused(&Method::GET, &Refusal::BadToken { why: "the signature does not match" });
+        let (bad, text) =
+            refused(&Method::GET, &AuthRefusal::Invalid { reason: "the signature does not match" }.into());
         assert_eq!(bad.status(), 401);
         assert_eq!(bad.headers()["www-authenticate"], "Bearer realm=\"quorumgate\", error=\"invalid_token\"");
         assert!(!text.contains("signature"), "{text}");

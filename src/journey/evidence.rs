@@ -1,18 +1,56 @@
 //! What each step hands to the next: proof that it happened.
 //!
-//! Fields are private and each value is made of the one before, so that a request reaches the upstream only through all
-//! the steps, in their order. What a step has found out (a rule, an identity, an admission) goes in with it.
+//! Fields are private, and the step is the only constructor, made of the value before it: a request reaches the upstream
+//! through all the steps, in their order, or not at all.
 
 use std::sync::Arc;
 
-use cluster::state::ids::Revision;
-use config::ids::{IssuerName, TenantId};
+use cluster::state::ids::{Key, Revision};
 use http::request::Parts;
 use smallvec::SmallVec;
 
 use super::received::{Arrival, Received};
-use crate::quota::{Admission, Charge};
+use super::{Gateway, Routes};
+use crate::auth::{AccessRule, Identity};
+use crate::quota::{Admission, Charge, Keeper, QuotaRule};
+use crate::refusal::Refusal;
 use crate::upstream::body::ClientBody;
+
+/// A route as this node uses it, compiled by the router from one revision of the document; shared by all its requests.
+pub struct RouteRule {
+    /// As the document has it.
+    pub route: config::route::Route,
+    /// Where its requests go.
+    pub upstream: Arc<config::upstream::Upstream>,
+    /// The document's revision.
+    pub revision: Revision,
+    /// Who may use it.
+    pub access: AccessRule,
+    /// Quotas that count by address or route alone, in the document's order.
+    pub screens: Box<[ChargeRule]>,
+    /// All others, in the document's order.
+    pub charges: Box<[ChargeRule]>,
+}
+
+impl std::fmt::Debug for RouteRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RouteRule({}, revision {})", self.route.name, self.revision.0)
+    }
+}
+
+/// A quota that counts a route's requests, compiled.
+pub struct ChargeRule {
+    /// Which quota.
+    pub quota: Arc<QuotaRule>,
+    /// Tokens a request costs.
+    pub cost: u32,
+    /// Names a request's bucket: the router's closure over the quota's key expression and the cluster's secret.
+    /// The identity is none before authentication, and on a public route.
+    pub key: KeyOf,
+}
+
+/// Names a request's bucket.
+pub type KeyOf = Box<dyn Fn(&RouteRule, &Received, Option<&Identity>) -> Key + Send + Sync>;
 
 /// What one request was charged to.
 pub type Charges = SmallVec<[Charge; 4]>;
@@ -26,26 +64,29 @@ pub struct Spent {
     pub admission: Admission,
 }
 
-/// A route as this node uses it, compiled from one revision of the document; shared by all its requests.
-#[derive(Debug)]
-pub struct RouteRule {
-    /// As the document has it.
-    pub route: config::route::Route,
-    /// Where its requests go.
-    pub upstream: Arc<config::upstream::Upstream>,
-    /// The document's revision.
-    pub revision: Revision,
-}
-
-/// Who sent a request, as a verified token says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Whose token it was.
-    pub issuer: IssuerName,
-    /// From the issuer's tenant claim; none: the token has none.
-    pub tenant: Option<TenantId>,
-    /// From the issuer's client claim; none: the token has none.
-    pub client: Option<Arc<str>>,
+impl Spent {
+    /// Spends what `rules` ask of this request, all or none.
+    async fn on(
+        keeper: &Keeper,
+        gateway: &Gateway,
+        rules: &[ChargeRule],
+        rule: &RouteRule,
+        received: &Received,
+        identity: Option<&Identity>,
+    ) -> Result<Self, Refusal> {
+        if rules.is_empty() {
+            let admission = Admission { at: gateway.world.clock.boot(), standings: SmallVec::new() };
+            return Ok(Self { charges: Charges::new(), admission });
+        }
+        let charge = |charge: &ChargeRule| Charge {
+            quota: charge.quota.clone(),
+            key: (charge.key)(rule, received, identity),
+            cost: charge.cost,
+        };
+        let charges: Charges = rules.iter().map(charge).collect();
+        let admission = keeper.admit(&charges).await?;
+        Ok(Self { charges, admission })
+    }
 }
 
 /// The router knows where it goes.
@@ -56,14 +97,13 @@ pub struct Routed {
 }
 
 impl Routed {
-    /// By `router::route` alone.
-    pub(crate) fn new(received: Received, rule: Arc<RouteRule>) -> Self {
-        Self { received, rule }
-    }
-
-    /// The request.
-    pub fn received(&self) -> &Received {
-        &self.received
+    /// Finds the route.
+    ///
+    /// # Errors
+    /// No configuration, no route, or not with this method.
+    pub fn find(routes: &dyn Routes, received: Received) -> Result<Self, Refusal> {
+        let rule = routes.find(&received)?;
+        Ok(Self { received, rule })
     }
 
     /// Its route.
@@ -72,7 +112,7 @@ impl Routed {
     }
 }
 
-/// Within the quotas that count by address or route.
+/// Within the quotas that count by address or route, so that floods of bad tokens end here.
 #[derive(Debug)]
 pub struct Screened {
     routed: Routed,
@@ -80,19 +120,19 @@ pub struct Screened {
 }
 
 impl Screened {
-    /// By `quota::screen` alone.
-    pub(crate) fn new(routed: Routed, spent: Spent) -> Self {
-        Self { routed, spent }
+    /// Spends what can be counted before anybody is known.
+    ///
+    /// # Errors
+    /// Over quota, undecided, overloaded.
+    pub async fn pass(gateway: &Gateway, routed: Routed) -> Result<Self, Refusal> {
+        let (rule, received) = (&routed.rule, &routed.received);
+        let spent = Spent::on(&gateway.keeper, gateway, &rule.screens, rule, received, None).await?;
+        Ok(Self { routed, spent })
     }
 
-    /// The request.
-    pub fn received(&self) -> &Received {
-        &self.routed.received
-    }
-
-    /// Its route.
-    pub fn rule(&self) -> &Arc<RouteRule> {
-        &self.routed.rule
+    /// What it cost so far.
+    pub fn spent(&self) -> &Spent {
+        &self.spent
     }
 }
 
@@ -100,28 +140,26 @@ impl Screened {
 #[derive(Debug)]
 pub struct Authenticated {
     screened: Screened,
+    /// None: the route is public.
     identity: Option<Arc<Identity>>,
 }
 
 impl Authenticated {
-    /// By `auth::authenticate` alone. No identity: the route is public.
-    pub(crate) fn new(screened: Screened, identity: Option<Arc<Identity>>) -> Self {
-        Self { screened, identity }
-    }
-
-    /// The request.
-    pub fn received(&self) -> &Received {
-        self.screened.received()
-    }
-
-    /// Its route.
-    pub fn rule(&self) -> &Arc<RouteRule> {
-        self.screened.rule()
-    }
-
-    /// Who sent it; none: the route is public.
-    pub fn identity(&self) -> Option<&Identity> {
-        self.identity.as_deref()
+    /// Looks at the token, if the route wants one, under a view that is fresh enough to know what was revoked.
+    ///
+    /// # Errors
+    /// A stale view, or what `auth` says of the token.
+    pub fn prove(gateway: &Gateway, screened: Screened) -> Result<Self, Refusal> {
+        let Routed { received, rule } = &screened.routed;
+        if matches!(rule.access, AccessRule::Public) {
+            return Ok(Self { screened, identity: None });
+        }
+        if (gateway.fresh_until)().is_none_or(|until| gateway.world.clock.boot() >= until) {
+            return Err(Refusal::StaleView);
+        }
+        let now = gateway.world.clock.wall();
+        let identity = gateway.tokens.authenticate(&rule.access, received.headers(), now)?;
+        Ok(Self { screened, identity })
     }
 }
 
@@ -133,22 +171,28 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// By `quota::admit` alone.
-    pub(crate) fn new(authenticated: Authenticated, spent: Spent) -> Self {
-        Self { authenticated, spent }
+    /// Spends what its sender is charged.
+    ///
+    /// # Errors
+    /// Over quota, undecided, overloaded.
+    pub async fn spend(gateway: &Gateway, authenticated: Authenticated) -> Result<Self, Refusal> {
+        let Routed { received, rule } = &authenticated.screened.routed;
+        let identity = authenticated.identity.as_deref();
+        let spent = Spent::on(&gateway.keeper, gateway, &rule.charges, rule, received, identity).await?;
+        Ok(Self { authenticated, spent })
     }
 
     /// Its route.
     pub fn rule(&self) -> &Arc<RouteRule> {
-        self.authenticated.rule()
+        &self.authenticated.screened.routed.rule
     }
 
-    /// What the screen took before authentication, then what was taken after it.
-    pub fn spent(&self) -> [&Spent; 2] {
-        [&self.authenticated.screened.spent, &self.spent]
+    /// What its sender was charged.
+    pub fn spent(&self) -> &Spent {
+        &self.spent
     }
 
-    /// For the upstream.
+    /// For the upstream: the request, and what was spent before authentication and after it.
     pub(crate) fn into_parts(self) -> (Parts, ClientBody, Arrival, [Spent; 2]) {
         let Screened { routed, spent } = self.authenticated.screened;
         let (parts, body, arrival) = routed.received.into_parts();

@@ -19,8 +19,6 @@ pub struct Answer<'a> {
     pub status: u16,
     /// `Refusal::slug`; none: the upstream answered.
     pub refusal: Option<&'static str>,
-    /// Whether it was debited.
-    pub admitted: bool,
     /// From the complete head to the answer's head.
     pub total: Duration,
     /// Of that: waiting for the upstream; none: it was not asked.
@@ -31,6 +29,7 @@ pub struct Answer<'a> {
 #[derive(Debug)]
 pub struct Recorder {
     received: AtomicU64,
+    admitted: AtomicU64,
     connections_opened: AtomicU64,
     connections_closed: AtomicU64,
     connections_refused: AtomicU64,
@@ -96,6 +95,7 @@ impl Recorder {
     pub(super) fn new() -> Self {
         Self {
             received: AtomicU64::new(0),
+            admitted: AtomicU64::new(0),
             connections_opened: AtomicU64::new(0),
             connections_closed: AtomicU64::new(0),
             connections_refused: AtomicU64::new(0),
@@ -106,6 +106,11 @@ impl Recorder {
     /// A request's head is complete.
     pub fn received(&self) {
         self.received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request was debited, whatever becomes of it.
+    pub fn admitted(&self) {
+        self.admitted.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A client's connection was taken.
@@ -129,7 +134,6 @@ impl Recorder {
         let mut tally = self.tally.lock();
         let key = AnswerKey { route: answer.route.cloned(), class, refusal: answer.refusal };
         *tally.answers.entry(key).or_default() += 1;
-        tally.admitted += u64::from(answer.admitted);
         if let Some(upstream) = answer.upstream {
             tally.upstream.record(upstream);
         }
@@ -138,12 +142,12 @@ impl Recorder {
 
     pub(super) fn add_to(&self, sum: &mut Tally) {
         sum.received += self.received.load(Ordering::Relaxed);
+        sum.admitted += self.admitted.load(Ordering::Relaxed);
         // Closed before opened: a connection that opens in between must not make the difference negative.
         sum.connections_closed += self.connections_closed.load(Ordering::Relaxed);
         sum.connections_opened += self.connections_opened.load(Ordering::Relaxed);
         sum.connections_refused += self.connections_refused.load(Ordering::Relaxed);
         let tally = self.tally.lock();
-        sum.admitted += tally.admitted;
         for (key, count) in &tally.answers {
             *sum.answers.entry(key.clone()).or_default() += count;
         }

@@ -116,7 +116,7 @@ mod tests {
     fn answer<'a>(route: &'a RouteName, status: u16, refusal: Option<&'static str>) -> Answer<'a> {
         let upstream = refusal.is_none().then(|| Duration::from_millis(3));
         let total = Duration::from_micros(3_040);
-        Answer { route: Some(route), status, refusal, admitted: refusal.is_none(), total, upstream }
+        Answer { route: Some(route), status, refusal, total, upstream }
     }
 
     #[test]
@@ -127,6 +127,7 @@ mod tests {
         for recorder in [telemetry.recorder(), telemetry.recorder()] {
             recorder.connection_opened();
             recorder.received();
+            recorder.admitted();
             recorder.answered(&answer(&orders, 200, None));
             recorder.received();
             recorder.answered(&answer(&orders, 429, Some("over-quota")));
