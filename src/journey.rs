@@ -189,3 +189,6 @@ fn log(
         None => debug!(%id, %peer, %method, route, status, total_us, "answered"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -326,8 +326,8 @@ mod tests {
         assert_eq!(bad.status(), 401);
         assert_eq!(bad.headers()["www-authenticate"], "Bearer realm=\"quorumgate\", error=\"invalid_token\"");
         assert!(!text.contains("signature"), "{text}");
-        let (scope, _) =
-            refused(&Method::GET, &Refusal::MissingScope { scopes: vec!["a".into(), "b".into()] });
+        let needed: Arc<[Box<str>]> = Arc::from(["a".into(), "b".into()]);
+        let (scope, _) = refused(&Method::GET, &AuthRefusal::InsufficientScope { needed }.into());
         assert_eq!(scope.status(), 403);
         let wanted = "Bearer realm=\"quorumgate\", error=\"insufficient_scope\", scope=\"a b\"";
         assert_eq!(scope.headers()["www-authenticate"], wanted);

@@ -1,0 +1,433 @@
+//! One connection, one upstream, over byte pipes with paused time: the journey as a client sees it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cluster::lease::{Ask, AskError, AskReply};
+use cluster::state::ids::{Revision, SessionId};
+use cluster::view::View;
+use cluster::world::{
+    BootNs, BoxFuture, Chance, Clock, Disk, Domains, Listener, MonoNs, Net, Share, Stream, UnixMs, World,
+};
+use config::ids::{RouteName, UpstreamName};
+use config::node::Limits;
+use config::route::{Access, Match, Route};
+use config::upstream::{Endpoint, Upstream};
+use parking_lot::Mutex;
+use ractor::{Actor, ActorRef};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+use super::evidence::RouteRule;
+use super::received::{Received, RequestIds};
+use super::{Gateway, Routes};
+use crate::auth::{AccessRule, Tokens};
+use crate::connection::{Accepted, ConnectionActor, Msg};
+use crate::quota::{Keeper, Ledger};
+use crate::refusal::Refusal;
+use crate::telemetry::Telemetry;
+use crate::upstream::pool::Pool;
+
+/// What an upstream does with a request: the number of its connection and of the request on it.
+type Script = fn(connection: usize, request: usize) -> Act;
+
+#[derive(Clone, Copy)]
+enum Act {
+    Say(&'static str),
+    SayAfter(Duration, &'static str),
+    HangUp,
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nkeep-alive: timeout=5\r\n\r\nhi";
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+struct TestNet {
+    script: Script,
+    connections: AtomicUsize,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Net for TestNet {
+    fn connect<'a>(&'a self, _: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            if port == 1 {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            let number = self.connections.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(upstream(theirs, self.script, number, self.seen.clone()));
+            let stream: Box<dyn Stream> = Box::new(ours);
+            Ok(stream)
+        })
+    }
+
+    fn bind(&self, _: SocketAddr, _: Share) -> io::Result<Box<dyn Listener>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+async fn upstream(
+    mut stream: DuplexStream,
+    script: Script,
+    connection: usize,
+    seen: Arc<Mutex<Vec<String>>>,
+) {
+    for request in 0.. {
+        let Some(text) = read_head(&mut stream).await else { return };
+        seen.lock().push(text);
+        let said = match script(connection, request) {
+            Act::Say(text) => text,
+            Act::SayAfter(wait, text) => {
+                sleep(wait).await;
+                text
+            }
+            Act::HangUp => return,
+        };
+        if stream.write_all(said.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read_head(stream: &mut DuplexStream) -> Option<String> {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        text.push(stream.read_u8().await.ok()?);
+    }
+    String::from_utf8(text).ok()
+}
+
+struct Plain(Instant);
+
+impl Clock for Plain {
+    fn mono(&self) -> MonoNs {
+        MonoNs(self.0.elapsed().as_nanos() as u64)
+    }
+    fn boot(&self) -> BootNs {
+        BootNs(self.0.elapsed().as_nanos() as u64)
+    }
+    fn wall(&self) -> UnixMs {
+        UnixMs(1_800_000_000_000)
+    }
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(sleep(duration))
+    }
+}
+
+impl Chance for Plain {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(7);
+    }
+}
+
+impl Disk for Plain {
+    fn lock(&self, _: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn store(&self, _: &Path) -> io::Result<Box<dyn redb::StorageBackend>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn read(&self, _: &Path) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+    fn write(&self, _: &Path, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+    fn list(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+}
+
+impl Domains for Plain {
+    fn spawn(&self, _: &str, main: BoxFuture<'static, ()>) -> BoxFuture<'static, Result<(), String>> {
+        let task = tokio::spawn(main);
+        Box::pin(async move { task.await.map_err(|error| error.to_string()) })
+    }
+    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        work();
+        Box::pin(std::future::ready(()))
+    }
+    fn parallelism(&self) -> u16 {
+        1
+    }
+}
+
+/// Nobody answers: these routes have no quotas.
+struct Nobody;
+
+impl Ledger for Nobody {
+    fn register(&self, _: u128) -> BoxFuture<'static, Result<SessionId, AskError>> {
+        Box::pin(std::future::ready(Err(AskError::Unreachable)))
+    }
+    fn ask(&self, _: Ask) -> BoxFuture<'static, Result<AskReply, AskError>> {
+        Box::pin(std::future::ready(Err(AskError::Unreachable)))
+    }
+}
+
+/// One public route at `/v1`.
+struct OneRoute(Arc<RouteRule>);
+
+impl Routes for OneRoute {
+    fn find(&self, received: &Received) -> Result<Arc<RouteRule>, Refusal> {
+        if received.path().starts_with("/v1") {
+            return Ok(self.0.clone());
+        }
+        Err(Refusal::NoRoute { method: received.method().clone(), path: received.path().to_owned() })
+    }
+}
+
+fn rule(port: u16) -> Arc<RouteRule> {
+    let upstream = Upstream {
+        name: UpstreamName::parse("echo").expect("a good name"),
+        endpoints: vec![Endpoint { host: "echo.test".into(), port }],
+        connect_timeout: Duration::from_secs(1),
+        response_timeout: Duration::from_secs(10),
+        body_idle_timeout: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(60),
+        connections_max: 2,
+    };
+    let route = Route {
+        name: RouteName::parse("v1").expect("a good name"),
+        matches: Match { path: "/v1".into(), methods: vec![], hosts: vec![] },
+        upstream: upstream.name.clone(),
+        access: Access::Public,
+        charges: vec![],
+        timeout: None,
+        strip_prefix: true,
+    };
+    Arc::new(RouteRule {
+        route,
+        upstream: Arc::new(upstream),
+        revision: Revision(1),
+        access: AccessRule::Public,
+        screens: Box::new([]),
+        charges: Box::new([]),
+    })
+}
+
+/// A client at its connection, and all that it can see.
+struct Client {
+    stream: DuplexStream,
+    actor: ActorRef<Msg>,
+    net: Arc<TestNet>,
+    telemetry: Telemetry,
+}
+
+impl Client {
+    async fn connect(script: Script) -> Self {
+        Self::connect_by(script, 80).await
+    }
+
+    async fn connect_by(script: Script, port: u16) -> Self {
+        let net = Arc::new(TestNet { script, connections: AtomicUsize::new(0), seen: Arc::default() });
+        let plain = Arc::new(Plain(Instant::now()));
+        let world = World {
+            net: net.clone(),
+            clock: plain.clone(),
+            disk: plain.clone(),
+            chance: plain.clone(),
+            domains: plain,
+        };
+        let limits = Limits {
+            connections_max: 10,
+            head_bytes_max: 8 << 10,
+            headers_max: 100,
+            body_bytes_max: 10,
+            head_timeout: Duration::from_secs(5),
+            body_idle_timeout: Duration::from_secs(7),
+            idle_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(5),
+            waiters_max: 10,
+            keys_max: 10,
+            tokens_cached_max: 10,
+        };
+        let (_, views) = watch::channel(Arc::new(View::default()));
+        let (_, pushes) = mpsc::channel(1);
+        let telemetry = Telemetry::new();
+        let gateway = Arc::new(Gateway {
+            routes: Arc::new(OneRoute(rule(port))),
+            fresh_until: Box::new(|| None),
+            tokens: Tokens::new(10),
+            keeper: Keeper::new(world.clone(), Arc::new(Nobody), views, pushes, &limits),
+            pool: Pool::new(world.clone()),
+            recorder: telemetry.recorder(),
+            ids: RequestIds::new(&world),
+            stamp_admissions: false,
+            limits,
+            world,
+        });
+        let (stream, theirs) = tokio::io::duplex(1 << 16);
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one is free");
+        let peer = ([192, 0, 2, 9], 4000).into();
+        let accepted = Accepted { stream: Box::new(theirs), peer, gateway, permit };
+        let (actor, _) = Actor::spawn(None, ConnectionActor, accepted).await.expect("the actor starts");
+        Self { stream, actor, net, telemetry }
+    }
+
+    async fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.expect("the gateway reads");
+    }
+
+    /// The next answer: head and body, by its content length.
+    async fn answer(&mut self) -> (String, String) {
+        let head = read_head(&mut self.stream).await.expect("an answer").to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+        let mut body = vec![0; length.parse().expect("a number")];
+        self.stream.read_exact(&mut body).await.expect("a whole body");
+        (head, String::from_utf8(body).expect("text"))
+    }
+
+    async fn ask(&mut self, text: &str) -> (String, String) {
+        self.send(text).await;
+        self.answer().await
+    }
+
+    async fn is_closed(&mut self) -> bool {
+        self.stream.read(&mut [0]).await.is_ok_and(|read| read == 0)
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.net.seen.lock().clone()
+    }
+}
+
+const GET: &str = "GET /v1/a?b=c HTTP/1.1\r\nhost: api.test\r\n\r\n";
+const POST: &str = "POST /v1/a HTTP/1.1\r\nhost: api.test\r\ncontent-length: 2\r\n\r\nhi";
+
+#[tokio::test(start_paused = true)]
+async fn a_request_passes_and_its_connection_serves_the_next_one() {
+    // given an upstream that answers
+    let mut client = Client::connect(|_, _| Act::Say(OK)).await;
+    // when two requests come one after the other
+    let (head, body) = client.ask(GET).await;
+    client.ask(GET).await;
+    // then both pass over one connection, without what concerns the connection
+    assert!(head.starts_with("http/1.1 200") && body == "hi", "{head}");
+    assert!(
+        head.contains("x-request-id: ") && head.contains("date: ") && !head.contains("keep-alive"),
+        "{head}"
+    );
+    let seen = client.seen();
+    assert!(
+        seen[0].starts_with("GET /a?b=c HTTP/1.1\r\n") && seen[0].contains("host: echo.test\r\n"),
+        "{}",
+        seen[0]
+    );
+    assert_eq!((seen.len(), client.net.connections.load(Ordering::Relaxed)), (2, 1));
+    let summary = client.telemetry.summary();
+    assert_eq!((summary.received, summary.admitted, summary.answered_2xx, summary.connections), (2, 2, 2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_is_sent_again_when_its_idle_connection_turns_out_dead_and_a_post_is_not() {
+    // given an upstream whose first connection dies at its second request
+    fn dies(connection: usize, request: usize) -> Act {
+        if (connection, request) == (0, 1) { Act::HangUp } else { Act::Say(OK) }
+    }
+    for (second, status, sent) in [(GET, "200", 3), (POST, "502", 2)] {
+        let mut client = Client::connect(dies).await;
+        client.ask(GET).await;
+        // when the second request meets it
+        let (head, _) = client.ask(second).await;
+        // then only what may be repeated is repeated
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{head}");
+        assert_eq!(client.seen().len(), sent);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_get_is_not_sent_again_on_a_new_connection_that_dies() {
+    let mut client = Client::connect(|_, _| Act::HangUp).await;
+    let (head, _) = client.ask(GET).await;
+    assert!(head.starts_with("http/1.1 502"), "{head}");
+    assert_eq!(client.seen().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_upstream_is_a_504_and_a_dead_one_a_502() {
+    let begin = Instant::now();
+    let mut client = Client::connect(|_, _| Act::SayAfter(WEEK, OK)).await;
+    let (head, body) = client.ask(GET).await;
+    assert!(
+        head.starts_with("http/1.1 504") && body.contains("urn:quorumgate:problem:upstream-slow"),
+        "{head}{body}"
+    );
+    assert_eq!(begin.elapsed().as_secs(), 10);
+    let mut client = Client::connect_by(|_, _| Act::Say(OK), 1).await;
+    let (head, body) = client.ask(POST).await;
+    assert!(head.starts_with("http/1.1 502") && body.contains("upstream-unreachable"), "{head}{body}");
+    assert_eq!(client.telemetry.summary().upstream_failed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_grows_too_large_is_a_413() {
+    let mut client = Client::connect(|_, _| Act::SayAfter(WEEK, OK)).await;
+    let chunked =
+        "POST /v1 HTTP/1.1\r\nhost: api.test\r\ntransfer-encoding: chunked\r\n\r\nb\r\n01234567890\r\n";
+    let (head, _) = client.ask(chunked).await;
+    assert!(head.starts_with("http/1.1 413"), "{head}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_falls_silent_in_its_body_is_a_408() {
+    let begin = Instant::now();
+    let mut client = Client::connect(|_, _| Act::SayAfter(WEEK, OK)).await;
+    let half = "POST /v1 HTTP/1.1\r\nhost: api.test\r\ncontent-length: 2\r\n\r\nh";
+    let (head, _) = client.ask(half).await;
+    assert!(head.starts_with("http/1.1 408"), "{head}");
+    assert_eq!(begin.elapsed().as_secs(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_head_is_a_408_and_an_idle_connection_is_closed_without_a_word() {
+    let begin = Instant::now();
+    let mut client = Client::connect(|_, _| Act::Say(OK)).await;
+    let (head, _) = client.ask("GET /v1 HT").await;
+    assert!(head.starts_with("http/1.1 408"), "{head}");
+    assert!(client.is_closed().await);
+    assert_eq!(begin.elapsed().as_secs(), 5);
+    let mut client = Client::connect(|_, _| Act::Say(OK)).await;
+    client.ask(GET).await;
+    let begin = Instant::now();
+    assert!(client.is_closed().await);
+    assert_eq!(begin.elapsed().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_connection_finishes_its_request_and_closes() {
+    // given a request at hand
+    let mut client = Client::connect(|_, _| Act::SayAfter(Duration::from_secs(1), OK)).await;
+    client.send(GET).await;
+    sleep(Duration::from_millis(10)).await;
+    // when the connection is drained
+    client.actor.send_message(Msg::Drain).expect("the actor lives");
+    // then the answer comes whole, and the connection ends with its actor
+    let (head, _) = client.answer().await;
+    assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
+    assert!(client.is_closed().await);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(client.telemetry.summary().connections, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_route_takes_and_what_reads_two_ways_is_refused_and_the_connection_goes_on() {
+    let mut client = Client::connect(|_, _| Act::Say(OK)).await;
+    let (head, body) = client.ask("GET /other HTTP/1.1\r\nhost: api.test\r\n\r\n").await;
+    assert!(
+        head.starts_with("http/1.1 404") && body.contains("urn:quorumgate:problem:no-route"),
+        "{head}{body}"
+    );
+    let (head, _) = client.ask("GET /v1/../x HTTP/1.1\r\nhost: api.test\r\n\r\n").await;
+    assert!(head.starts_with("http/1.1 400"), "{head}");
+    let (head, _) = client.ask(GET).await;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    assert_eq!(client.seen().len(), 1);
+}
