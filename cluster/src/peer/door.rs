@@ -1,0 +1,241 @@
+//! Incoming connections of other nodes: accepted, secured, greeted, served.
+//!
+//! Everything a stranger can hold is bounded: connections in greeting, greeted connections, the time to greet,
+//! requests and bytes a connection has in service, and bytes it has not read. Whatever is wrong with one
+//! connection ends that connection, with its reason in the log.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use super::frame::{BODY_BYTES_MAX, Frame};
+use super::handshake::{HelloV1, Mismatch};
+use super::wire::{Wire, WireError};
+use super::{Caller, Lane, Me, PAYLOAD_BYTES_MAX, Serve, UNANSWERED_BYTES_MAX};
+use crate::tls::{Tls, TlsError};
+use crate::world::{BoxFuture, Listener, Share, Stream, World};
+
+/// Until a connection is secured and greeted.
+pub const GREET_WITHIN: Duration = Duration::from_secs(2);
+/// Connections that are being greeted at once.
+pub const GREETING_MAX: usize = 64;
+/// Greeted connections at once: five lanes from each of many nodes.
+pub const CONNECTIONS_MAX: usize = 512;
+/// A connection without a frame (callers ping) for this long is closed.
+pub const IDLE_MAX: Duration = Duration::from_secs(10);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// The open door. Dropping it closes the listener and every connection that came through it.
+#[derive(Debug)]
+pub struct Door {
+    address: SocketAddr,
+    task: AbortHandle,
+}
+
+impl Door {
+    /// Listens on `listen` and serves what comes, on the runtime that this is called in.
+    ///
+    /// # Errors
+    /// As [`crate::world::Net::bind`].
+    pub fn open(
+        world: &World,
+        listen: SocketAddr,
+        tls: Tls,
+        me: Me,
+        serve: Arc<dyn Serve>,
+    ) -> io::Result<Self> {
+        let listener = world.net.bind(listen, Share::Alone)?;
+        let address = listener.local_addr();
+        let host = Host { tls, me, serve, greeting: Arc::new(Semaphore::new(GREETING_MAX)) };
+        let task = tokio::spawn(host.accept(listener)).abort_handle();
+        Ok(Self { address, task })
+    }
+
+    /// Where it listens; the port is never 0.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.task.abort(); // Drops the set of connections with it.
+    }
+}
+
+#[derive(Clone)]
+struct Host {
+    tls: Tls,
+    me: Me,
+    serve: Arc<dyn Serve>,
+    greeting: Arc<Semaphore>,
+}
+
+/// Why a connection did not get in.
+#[derive(Debug, thiserror::Error)]
+enum Turned {
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    #[error("{0}")]
+    Mismatch(#[from] Mismatch),
+    #[error("no greeting within {GREET_WITHIN:?}")]
+    Late,
+}
+
+impl Host {
+    async fn accept(self, mut listener: Box<dyn Listener>) {
+        let mut connections = JoinSet::new();
+        loop {
+            while connections.try_join_next().is_some() {}
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    if connections.len() >= CONNECTIONS_MAX {
+                        tracing::warn!(%peer, connections = connections.len(), "too many peer connections");
+                        continue;
+                    }
+                    let Ok(place) = self.greeting.clone().try_acquire_owned() else {
+                        tracing::warn!(%peer, "too many peer connections in greeting");
+                        continue;
+                    };
+                    let host = self.clone();
+                    connections.spawn(async move {
+                        let greeted = timeout(GREET_WITHIN, host.greet(stream, peer)).await;
+                        drop(place);
+                        match greeted.unwrap_or(Err(Turned::Late)) {
+                            Ok((wire, caller, lane)) => host.converse(wire, caller, lane).await,
+                            Err(reason) => tracing::warn!(%peer, %reason, "peer connection turned away"),
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, or the connection is gone again: neither is for ever.
+                    tracing::warn!(%error, "accepting a peer connection failed");
+                    sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn greet(&self, stream: Box<dyn Stream>, peer: SocketAddr) -> Result<(Wire, Caller, Lane), Turned> {
+        let (stream, certified) = self.tls.accept(stream, peer).await?.into_parts();
+        let mut wire = Wire::new(stream);
+        let Frame::Hello(bytes) = wire.next().await? else {
+            return Err(WireError::Unexpected("a frame before the hello").into());
+        };
+        let me = (self.me)();
+        let checked = HelloV1::decode(bytes)
+            .and_then(|hello| hello.check_caller(&me, |name| certified.check(name)).map(|_| hello));
+        let (reply, verdict) = match checked {
+            Ok(hello) => (Frame::Hello(HelloV1::of(&me, hello.lane).encode()), Ok(hello)),
+            Err(mismatch) => (Frame::Reject(mismatch.to_string()), Err(mismatch)),
+        };
+        wire.push(&reply).map_err(WireError::from)?;
+        wire.flush().await.map_err(WireError::from)?;
+        let hello = verdict?;
+        wire.allow(BODY_BYTES_MAX);
+        Ok((wire, Caller { name: hello.name, raft_id: hello.raft_id, address: peer }, hello.lane))
+    }
+
+    async fn converse(&self, mut wire: Wire, caller: Caller, lane: Lane) {
+        tracing::debug!(node = %caller.name, peer = %caller.address, ?lane, "peer connected");
+        let mut desk = Desk::new(self.serve.clone(), caller, lane);
+        let mut tick = interval(CHECK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let reason = loop {
+            let may_answer = wire.has_room() && !desk.serving.is_empty();
+            let step = tokio::select! {
+                biased;
+                _ = tick.tick() => wire.check(Instant::now(), IDLE_MAX),
+                Some(done) = desk.serving.next(), if may_answer => desk.answer(done, &mut wire),
+                frame = wire.next() => frame.and_then(|frame| desk.take(frame, &mut wire)),
+            };
+            if let Err(reason) = step {
+                break reason;
+            }
+        };
+        let (node, peer) = (&desk.caller.name, desk.caller.address);
+        match reason {
+            WireError::Closed => tracing::debug!(%node, %peer, ?lane, "peer disconnected"),
+            reason => tracing::warn!(%node, %peer, ?lane, %reason, "peer connection dropped"),
+        }
+    }
+}
+
+/// A request's answer, and how many bytes the request held.
+struct Done {
+    id: u64,
+    bytes: usize,
+    answer: Result<Bytes, String>,
+}
+
+/// Requests of one connection: at most [`Lane::calls_max`] of them and [`UNANSWERED_BYTES_MAX`] bytes.
+struct Desk {
+    serve: Arc<dyn Serve>,
+    caller: Caller,
+    lane: Lane,
+    /// In service, at most [`Lane::served_at_once`].
+    serving: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Not yet in service, in the order they came.
+    waiting: VecDeque<(u64, u16, Bytes)>,
+    bytes: usize,
+}
+
+impl Desk {
+    fn new(serve: Arc<dyn Serve>, caller: Caller, lane: Lane) -> Self {
+        Self { serve, caller, lane, serving: FuturesUnordered::new(), waiting: VecDeque::new(), bytes: 0 }
+    }
+
+    fn take(&mut self, frame: Frame, wire: &mut Wire) -> Result<(), WireError> {
+        match frame {
+            Frame::Ping => Ok(wire.push(&Frame::Pong)?),
+            Frame::Request { id, kind, payload } => {
+                let full = self.serving.len() + self.waiting.len() >= self.lane.calls_max();
+                if full || self.bytes + payload.len() > UNANSWERED_BYTES_MAX {
+                    return Ok(wire.push(&Frame::Overload { id })?);
+                }
+                self.bytes += payload.len();
+                self.waiting.push_back((id, kind, payload));
+                self.begin();
+                Ok(())
+            }
+            _ => Err(WireError::Unexpected("a frame that only a server sends")),
+        }
+    }
+
+    fn begin(&mut self) {
+        while self.serving.len() < self.lane.served_at_once() {
+            let Some((id, kind, payload)) = self.waiting.pop_front() else { return };
+            let bytes = payload.len();
+            let answer = self.serve.serve(self.caller.clone(), self.lane, kind, payload);
+            self.serving.push(Box::pin(async move { Done { id, bytes, answer: answer.await } }));
+        }
+    }
+
+    fn answer(&mut self, done: Done, wire: &mut Wire) -> Result<(), WireError> {
+        self.bytes -= done.bytes;
+        self.begin();
+        let id = done.id;
+        let frame = match done.answer {
+            Ok(payload) if payload.len() <= PAYLOAD_BYTES_MAX => Frame::Answer { id, payload },
+            Ok(payload) => {
+                let found = payload.len();
+                let reason = format!("found an answer of {found} bytes, wanted at most {PAYLOAD_BYTES_MAX}");
+                Frame::Refusal { id, reason }
+            }
+            Err(reason) => Frame::Refusal { id, reason },
+        };
+        Ok(wire.push(&frame)?)
+    }
+}

@@ -1,0 +1,333 @@
+//! Outgoing calls: for each node and lane one connection, made when needed and made again when lost.
+//!
+//! A call holds a place and its bytes on its lane until it is answered, so that nothing here grows without bound. A
+//! connection on which nothing is heard for [`SILENCE_MAX`] is dropped alone; calls that wait on it end with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use config::ids::NodeName;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use super::frame::{BODY_BYTES_MAX, Frame};
+use super::handshake::HelloV1;
+use super::wire::{Wire, WireError};
+use super::{CallError, Identity, Lane, Me, PAYLOAD_BYTES_MAX, Target, UNANSWERED_BYTES_MAX};
+use crate::tls::Tls;
+use crate::world::World;
+
+/// Until a connection is made, secured and greeted.
+pub const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// How often a quiet peer is asked for a sign of life.
+pub const PING_EVERY: Duration = Duration::from_millis(500);
+/// A connection without a sign of life for this long is dropped.
+pub const SILENCE_MAX: Duration = Duration::from_secs(2);
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// The other nodes, to call. Cheap to clone; connections end when the last clone is dropped.
+#[derive(Clone)]
+pub struct Peers(Arc<Inner>);
+
+struct Inner {
+    world: World,
+    tls: Tls,
+    me: Me,
+    runtime: Handle,
+    links: Mutex<BTreeMap<(NodeName, Lane), Link>>,
+}
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Peers")
+    }
+}
+
+/// One lane to one node.
+#[derive(Clone)]
+struct Link {
+    target: Target,
+    calls: mpsc::Sender<Call>,
+    places: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+}
+
+struct Call {
+    kind: u16,
+    payload: Bytes,
+    reply: oneshot::Sender<Result<Bytes, CallError>>,
+    _place: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+impl Peers {
+    /// Makes no connection yet. Connections live on the runtime that this is called in.
+    pub fn new(world: World, tls: Tls, me: Me) -> Self {
+        let runtime = Handle::current();
+        Self(Arc::new(Inner { world, tls, me, runtime, links: Mutex::default() }))
+    }
+
+    /// Sends one request and waits for its answer, at most `deadline`. Calls of one lane to one node are sent in the
+    /// order in which this is first polled; on [`Lane::Raft`] they are served in that order too.
+    ///
+    /// # Errors
+    /// [`CallError`]. After [`CallError::Unreachable`] and [`CallError::Timeout`] the request may have been served.
+    pub async fn call(
+        &self,
+        to: &Target,
+        lane: Lane,
+        kind: u16,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, CallError> {
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            let found = payload.len();
+            return Err(CallError::Refused(format!(
+                "found a message of {found} bytes, wanted at most {PAYLOAD_BYTES_MAX}"
+            )));
+        }
+        let link = self.link(to, lane);
+        let overloaded = |_| CallError::Overloaded;
+        let _place = link.places.clone().try_acquire_owned().map_err(overloaded)?;
+        let weight = u32::try_from(payload.len()).expect("at most PAYLOAD_BYTES_MAX");
+        let _bytes = link.bytes.clone().try_acquire_many_owned(weight).map_err(overloaded)?;
+        let (reply, answer) = oneshot::channel();
+        let call = Call { kind, payload, reply, _place, _bytes };
+        // The queue is as long as there are places, so it is full only with calls nobody waits for any more.
+        link.calls.try_send(call).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => CallError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => CallError::Unreachable("this node is stopping".into()),
+        })?;
+        match timeout(deadline, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(CallError::Unreachable("the connection's task ended".into())),
+            Err(_) => Err(CallError::Timeout),
+        }
+    }
+
+    /// The lane's link; a node that moved or was given another number gets a new one.
+    fn link(&self, to: &Target, lane: Lane) -> Link {
+        let mut links = self.0.links.lock();
+        let key = (to.name.clone(), lane);
+        if let Some(link) = links.get(&key)
+            && link.target == *to
+            && !link.calls.is_closed()
+        {
+            return link.clone();
+        }
+        let (calls, queue) = mpsc::channel(lane.calls_max());
+        let places = Arc::new(Semaphore::new(lane.calls_max()));
+        let bytes = Arc::new(Semaphore::new(UNANSWERED_BYTES_MAX));
+        let link = Link { target: to.clone(), calls, places, bytes };
+        let caller = Caller {
+            world: self.0.world.clone(),
+            tls: self.0.tls.clone(),
+            me: self.0.me.clone(),
+            target: to.clone(),
+            lane,
+        };
+        self.0.runtime.spawn(caller.run(queue));
+        links.insert(key, link.clone());
+        link
+    }
+}
+
+/// The task behind one link. Ends when the link is dropped.
+struct Caller {
+    world: World,
+    tls: Tls,
+    me: Me,
+    target: Target,
+    lane: Lane,
+}
+
+/// Why a connection's life ended without fault.
+enum Ended {
+    /// The link was dropped.
+    Dropped,
+    /// This node is another than it said at the handshake.
+    Changed,
+}
+
+impl Caller {
+    async fn run(self, mut queue: mpsc::Receiver<Call>) {
+        let mut backoff = BACKOFF_MIN;
+        while let Some(first) = queue.recv().await {
+            if first.reply.is_closed() {
+                continue;
+            }
+            let mut served = false;
+            let error = match timeout(CONNECT_WITHIN, self.open()).await {
+                Ok(Ok((wire, said))) => match self.converse(wire, said, first, &mut queue, &mut served).await
+                {
+                    Ok(Ended::Dropped) => return,
+                    Ok(Ended::Changed) => continue,
+                    Err(error) => CallError::Unreachable(error.to_string()),
+                },
+                Ok(Err(error)) => fail(first, error),
+                Err(_) => {
+                    fail(first, CallError::Unreachable(format!("no connection within {CONNECT_WITHIN:?}")))
+                }
+            };
+            tracing::info!(
+                node = %self.target.name, address = %self.target.address, lane = ?self.lane, reason = %error,
+                "no connection to peer"
+            );
+            if served {
+                backoff = BACKOFF_MIN;
+            }
+            let pause = self.jitter(backoff);
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+            // Who calls meanwhile is told at once: it knows better than we whether to wait.
+            let until = sleep(pause);
+            tokio::pin!(until);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut until => break,
+                    call = queue.recv() => match call {
+                        Some(call) => { fail(call, error.clone()); }
+                        None => return,
+                    },
+                }
+            }
+        }
+    }
+
+    /// Half of `pause` to the whole.
+    fn jitter(&self, pause: Duration) -> Duration {
+        let mut byte = [0];
+        self.world.chance.fill(&mut byte);
+        pause / 2 + pause * u32::from(byte[0]) / 510
+    }
+
+    async fn open(&self) -> Result<(Wire, Identity), CallError> {
+        let unreachable = |e: &dyn std::fmt::Display| CallError::Unreachable(e.to_string());
+        let address = &self.target.address;
+        let (host, port) = address
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)))
+            .ok_or_else(|| CallError::Unreachable(format!("found address {address:?}, wanted host:port")))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let stream = self.world.net.connect(host, port).await.map_err(|e| unreachable(&e))?;
+        let secured = self.tls.connect(stream, host, &self.target.name).await.map_err(|e| unreachable(&e))?;
+        let (stream, certified) = secured.into_parts();
+        let mut wire = Wire::new(stream);
+        let me = (self.me)();
+        let hello = HelloV1::of(&me, self.lane).encode();
+        wire.push(&Frame::Hello(hello)).map_err(|e| unreachable(&e))?;
+        match wire.next().await.map_err(|e| unreachable(&e))? {
+            Frame::Hello(bytes) => {
+                let hello = HelloV1::decode(bytes).map_err(|e| unreachable(&e))?;
+                hello
+                    .check_server(&me, &self.target, self.lane, |name| certified.check(name))
+                    .map_err(|e| CallError::Refused(e.to_string()))?;
+            }
+            Frame::Reject(reason) => return Err(CallError::Refused(reason)),
+            _ => return Err(unreachable(&WireError::Unexpected("a frame before the hello"))),
+        }
+        wire.allow(BODY_BYTES_MAX);
+        Ok((wire, me))
+    }
+
+    async fn converse(
+        &self,
+        mut wire: Wire,
+        said: Identity,
+        first: Call,
+        queue: &mut mpsc::Receiver<Call>,
+        served: &mut bool,
+    ) -> Result<Ended, WireError> {
+        let mut unanswered = Unanswered::default();
+        unanswered.send(first, &mut wire)?;
+        let mut tick = interval(PING_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ended = loop {
+            let may_send = wire.has_room();
+            tokio::select! {
+                biased;
+                _ = tick.tick() => {
+                    if let Err(error) = wire.check(Instant::now(), SILENCE_MAX) {
+                        break Err(error);
+                    }
+                    unanswered.forget_given_up();
+                    if unanswered.calls.is_empty() && (self.me)() != said {
+                        break Ok(Ended::Changed);
+                    }
+                    wire.push(&Frame::Ping)?;
+                }
+                frame = wire.next() => match frame {
+                    Ok(Frame::Pong) => {}
+                    Ok(frame) => match unanswered.settle(frame) {
+                        Ok(()) => *served = true,
+                        Err(error) => break Err(error),
+                    },
+                    Err(error) => break Err(error),
+                },
+                call = queue.recv(), if may_send => match call {
+                    Some(call) => unanswered.send(call, &mut wire)?,
+                    None => break Ok(Ended::Dropped),
+                },
+            }
+        };
+        if let Err(error) = &ended {
+            for (_, call) in std::mem::take(&mut unanswered.calls) {
+                fail(call, CallError::Unreachable(error.to_string()));
+            }
+        }
+        ended
+    }
+}
+
+/// Calls that were sent on this connection.
+#[derive(Default)]
+struct Unanswered {
+    calls: BTreeMap<u64, Call>,
+    id_next: u64,
+}
+
+impl Unanswered {
+    fn send(&mut self, mut call: Call, wire: &mut Wire) -> Result<(), WireError> {
+        if call.reply.is_closed() {
+            return Ok(());
+        }
+        let id = self.id_next;
+        self.id_next += 1;
+        let payload = std::mem::take(&mut call.payload);
+        self.calls.insert(id, call);
+        let kind = self.calls[&id].kind;
+        Ok(wire.push(&Frame::Request { id, kind, payload })?)
+    }
+
+    fn settle(&mut self, frame: Frame) -> Result<(), WireError> {
+        let (id, answer) = match frame {
+            Frame::Answer { id, payload } => (id, Ok(payload)),
+            Frame::Refusal { id, reason } => (id, Err(CallError::Refused(reason))),
+            Frame::Overload { id } => (id, Err(CallError::Overloaded)),
+            _ => return Err(WireError::Unexpected("a frame that is no answer")),
+        };
+        if id >= self.id_next {
+            return Err(WireError::Unexpected("an answer to no request"));
+        }
+        // None, or nobody listening: the caller gave up before. That is its right.
+        if let Some(call) = self.calls.remove(&id) {
+            let _ = call.reply.send(answer);
+        }
+        Ok(())
+    }
+
+    fn forget_given_up(&mut self) {
+        self.calls.retain(|_, call| !call.reply.is_closed());
+    }
+}
+
+fn fail(call: Call, error: CallError) -> CallError {
+    // The caller may have given up.
+    let _ = call.reply.send(Err(error.clone()));
+    error
+}
