@@ -1,4 +1,197 @@
 //! The replicated state: pure, synchronous, ordered; no clock, no chance, no float.
+//!
+//! ```text
+//! command    what the log holds                    ids      numbers
+//! documents  the gateway document's revisions      key      from a request to its bucket
+//! ledger     batches, sweep, invariants            bucket   refill, report, grant, change of amount
+//! amounts    who may have how much, since when     ghosts   what an unknown key has
+//! sessions   gateways' lives                       pages    where buckets lie
+//! shadow     a copy for the leader to try on       snapshot the whole state as plain data
+//! ```
+//!
+//! Places kept for later: settle and refund (quota.md 4.2) are booked between report and grant in `ledger`, with the
+//! accounts beside a bucket's leases; calendar windows (quota.md 6) are another kind of amount, which opens its window
+//! in `bucket::advance` once no lease is left.
 
+pub mod amounts;
+pub mod bucket;
 pub mod command;
+pub mod documents;
 pub mod ids;
+pub mod key;
+pub mod ledger;
+pub mod sessions;
+pub mod shadow;
+pub mod snapshot;
+
+mod digest;
+mod ghosts;
+mod pages;
+mod rules;
+
+#[cfg(test)]
+mod testing;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use config::gateway::GatewayDocument;
+
+use self::amounts::Amounts;
+use self::command::{Command, DocumentChange, DocumentRefused, Member, Outcome, Stamped, StampedOutcome};
+use self::digest::Digester;
+use self::documents::Documents;
+use self::ids::{Key, LimitId, RaftId, Revision, Tau};
+use self::ledger::Ledger;
+use self::sessions::Sessions;
+use self::shadow::BucketView;
+
+/// What all nodes hold equal. A clone shares nearly everything with its original.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    founded: Option<Founded>,
+    members: BTreeMap<RaftId, Member>,
+    documents: Documents,
+    ledger: Ledger,
+}
+
+/// What `Found` gave the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Founded {
+    cluster_id: u128,
+    secret: [u8; 16],
+}
+
+impl State {
+    /// Applies a log entry. The same entries in the same order give the same state and outcomes on every node.
+    ///
+    /// - `index`: of the log entry; the raft id that `Found` and `Admit` give out, so that no id is given twice.
+    /// - `term`: of the log entry; a stamped entry of another term does nothing.
+    ///
+    /// Before `Found` nothing else is applied.
+    pub fn apply(&mut self, index: u64, term: u64, command: &Command) -> Outcome {
+        match command {
+            Command::Found { cluster_id, secret, founder } => {
+                if self.founded.is_some() {
+                    return Outcome::Founded(false);
+                }
+                self.founded = Some(Founded { cluster_id: *cluster_id, secret: *secret });
+                self.members.insert(RaftId(index), founder.clone());
+                Outcome::Founded(true)
+            }
+            _ if self.founded.is_none() => Outcome::None,
+            Command::Admit(member) => {
+                self.members.insert(RaftId(index), member.clone());
+                Outcome::Admitted(RaftId(index))
+            }
+            Command::Stamped(stamped) if stamped.term != term => Outcome::Fenced,
+            Command::Stamped(stamped) => Outcome::Stamped(self.stamped(stamped)),
+        }
+    }
+
+    fn stamped(&mut self, stamped: &Stamped) -> StampedOutcome {
+        self.ledger.begin(stamped.stamp);
+        let document = stamped.document.as_ref().map(|change| self.change(change));
+        let sessions = stamped.registers.iter().map(|register| self.ledger.register(register)).collect();
+        let batches = stamped.batches.iter().map(|batch| self.ledger.batch(batch)).collect();
+        self.ledger.sweep();
+        StampedOutcome { document, sessions, batches }
+    }
+
+    fn change(&mut self, change: &DocumentChange) -> Result<Revision, DocumentRefused> {
+        if let Some(revision) = self.documents.already(change.request_id) {
+            return Ok(revision);
+        }
+        let founded = self.founded.expect("nothing stamped is applied before Found");
+        let found = self.documents.revision();
+        if let Some(expected) = change.expected.filter(|expected| *expected != found) {
+            return Err(DocumentRefused::Stale { found, expected });
+        }
+        let document = documents::read(&change.json).map_err(DocumentRefused::Unreadable)?;
+        let amounts = Amounts::compile(&document, &founded.secret).map_err(DocumentRefused::Unreadable)?;
+        let revision = self.documents.push(change, document, self.ledger.tau());
+        self.ledger.amounts(revision, amounts);
+        Ok(revision)
+    }
+
+    /// Names the cluster; none: not founded yet.
+    pub fn cluster_id(&self) -> Option<u128> {
+        self.founded.map(|founded| founded.cluster_id)
+    }
+
+    /// Keys the hashes of quota keys; none: not founded yet.
+    pub fn secret(&self) -> Option<[u8; 16]> {
+        self.founded.map(|founded| founded.secret)
+    }
+
+    /// All nodes that were ever given a raft id.
+    pub fn members(&self) -> &BTreeMap<RaftId, Member> {
+        &self.members
+    }
+
+    /// The document in force; none before the first.
+    pub fn document(&self) -> Option<&Arc<GatewayDocument>> {
+        self.documents.document()
+    }
+
+    /// The document's revision; 0 before the first.
+    pub fn revision(&self) -> Revision {
+        self.documents.revision()
+    }
+
+    /// The document's revisions, as far as they are kept.
+    pub fn documents(&self) -> &Documents {
+        &self.documents
+    }
+
+    /// Cluster time.
+    pub fn tau(&self) -> Tau {
+        self.ledger.tau()
+    }
+
+    /// Gateways' sessions.
+    pub fn sessions(&self) -> &Sessions {
+        self.ledger.sessions()
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// A copy of a bucket (a new one if there is none) as it will be at `stamp`; none: the document has no such limit.
+    pub fn shadow(&self, key: Key, stamp: Tau) -> Option<BucketView> {
+        self.ledger.shadow(key, stamp)
+    }
+
+    /// Limits whose amounts changed with the document in force. Good right after that document was applied.
+    pub fn changed_limits(&self) -> Vec<LimitId> {
+        if self.ledger.tables.newest().revision == self.revision() {
+            self.ledger.changed_last()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// A fingerprint: equal states have equal ones. Looks at no bucket.
+    pub fn digest(&self) -> u64 {
+        let mut digester = Digester::new();
+        if let Some(founded) = &self.founded {
+            digester.wide(founded.cluster_id).bytes(&founded.secret);
+        }
+        for (id, member) in &self.members {
+            digester.number(id.0).bytes(member.name.as_str().as_bytes()).bytes(member.address.as_bytes());
+        }
+        self.documents.digest(&mut digester);
+        self.ledger.digest(&mut digester);
+        digester.finish()
+    }
+
+    /// All invariants over all buckets: for the simulator and tests.
+    ///
+    /// # Panics
+    /// If one is broken.
+    pub fn check_all(&self) {
+        self.ledger.check_all();
+    }
+}

@@ -1,0 +1,168 @@
+//! From what a request shows to the bucket that counts it.
+
+use std::hash::Hasher;
+use std::net::{IpAddr, Ipv4Addr};
+
+use config::quota::{KeyPart, Quota};
+use siphasher::sip::SipHasher24;
+
+use super::ids::{Key, LimitId};
+
+/// Public: a limit's id must be equal in every cluster that has the quota. "quorumgate quota" in ASCII.
+const LIMIT_ID_KEY: &[u8; 16] = b"quorumgate quota";
+
+/// What a quota can count by, as far as it is known of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyValues<'a> {
+    /// The token's tenant.
+    pub tenant: Option<&'a str>,
+    /// The token's client.
+    pub client: Option<&'a str>,
+    /// The route's name.
+    pub route: Option<&'a str>,
+    /// The client's address.
+    pub address: Option<IpAddr>,
+}
+
+/// The id of a quota: follows its name and key expression alone, so that a changed amount is the same quota.
+pub fn limit_id(quota: &Quota) -> LimitId {
+    let mut parts = Parts::under(LIMIT_ID_KEY);
+    parts.text(Some(quota.name.as_str()));
+    for part in &quota.key {
+        parts.0.write_u8(part_tag(*part));
+    }
+    LimitId(parts.0.finish())
+}
+
+/// The hash of a tenant in [`Key::tenant`]: never 0, which says "not by tenant".
+pub fn tenant_hash(secret: &[u8; 16], tenant: &str) -> u64 {
+    let mut parts = Parts::under(secret);
+    parts.0.write_u8(b'T');
+    parts.text(Some(tenant));
+    parts.0.finish().max(1)
+}
+
+/// The bucket that counts a request in `quota`.
+///
+/// A value that the request does not have is a value of its own: all requests without it share a bucket.
+/// Key spaces of addresses without an authenticated part are folded into [`Key::SHARED_SLOTS`] slots, for good:
+/// a key that moved between a slot and a bucket of its own would get a second burst.
+pub fn key(secret: &[u8; 16], quota: &Quota, values: &KeyValues<'_>) -> Key {
+    let limit = limit_id(quota);
+    let mut parts = Parts::under(secret);
+    parts.0.write_u8(b'K');
+    parts.0.write(&limit.0.to_le_bytes());
+    let mut tenant = 0;
+    for part in &quota.key {
+        parts.0.write_u8(part_tag(*part));
+        match part {
+            KeyPart::Tenant => {
+                parts.text(values.tenant);
+                tenant = values.tenant.map_or(0, |tenant| tenant_hash(secret, tenant));
+            }
+            KeyPart::Client => parts.text(values.client),
+            KeyPart::Route => parts.text(values.route),
+            KeyPart::Address => parts.address(values.address),
+        }
+    }
+    let hash = parts.0.finish();
+    let shared = quota.is_screen() && quota.key.contains(&KeyPart::Address);
+    Key { limit, tenant, value: if shared { hash % Key::SHARED_SLOTS } else { hash } }
+}
+
+/// Fixed for ever: it is part of every key.
+fn part_tag(part: KeyPart) -> u8 {
+    match part {
+        KeyPart::Tenant => 1,
+        KeyPart::Client => 2,
+        KeyPart::Route => 3,
+        KeyPart::Address => 4,
+    }
+}
+
+/// A hash of parts, each with its length before it, so that no two lists of parts read the same.
+struct Parts(SipHasher24);
+
+impl Parts {
+    fn under(key: &[u8; 16]) -> Self {
+        Self(SipHasher24::new_with_key(key))
+    }
+
+    fn bytes(&mut self, bytes: Option<&[u8]>) {
+        match bytes {
+            None => self.0.write_u8(0),
+            Some(bytes) => {
+                self.0.write_u8(1);
+                self.0.write(&(bytes.len() as u64).to_le_bytes());
+                self.0.write(bytes);
+            }
+        }
+    }
+
+    fn text(&mut self, text: Option<&str>) {
+        self.bytes(text.map(str::as_bytes));
+    }
+
+    /// IPv4 whole, also where it is mapped into IPv6; IPv6 by its first 64 bits, which one subscriber holds alone.
+    fn address(&mut self, address: Option<IpAddr>) {
+        match address.map(|address| address.to_canonical()) {
+            None => self.bytes(None),
+            Some(IpAddr::V4(address)) => self.bytes(Some(&Ipv4Addr::octets(&address))),
+            Some(IpAddr::V6(address)) => self.bytes(Some(&address.octets()[..8])),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::super::testing::quota;
+    use super::*;
+
+    const SECRET: [u8; 16] = [7; 16];
+
+    #[test]
+    fn a_changed_amount_keeps_the_limit_and_a_changed_key_does_not() {
+        let plain = quota("a", &[KeyPart::Tenant], 10, 10);
+        assert_eq!(limit_id(&plain), limit_id(&quota("a", &[KeyPart::Tenant], 99, 1)));
+        assert_ne!(limit_id(&plain), limit_id(&quota("a", &[KeyPart::Client], 10, 10)));
+        assert_ne!(limit_id(&plain), limit_id(&quota("b", &[KeyPart::Tenant], 10, 10)));
+    }
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        let both = quota("a", &[KeyPart::Tenant, KeyPart::Client], 1, 1);
+        let of = |tenant, client| {
+            let values = KeyValues { tenant: Some(tenant), client: Some(client), ..KeyValues::default() };
+            key(&SECRET, &both, &values)
+        };
+        assert_ne!(of("ab", "c"), of("a", "bc"));
+        assert_eq!(of("ab", "c").tenant, of("ab", "d").tenant);
+        assert_ne!(of("ab", "c").value, of("ab", "d").value);
+    }
+
+    #[test]
+    fn an_address_counts_as_its_64_and_a_mapped_one_as_ipv4() {
+        let by_address = quota("a", &[KeyPart::Address], 1, 1);
+        let of = |text: &str| {
+            let address = Some(text.parse::<IpAddr>().expect("an address"));
+            key(&SECRET, &by_address, &KeyValues { address, ..KeyValues::default() })
+        };
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("10.0.0.1"), of(&Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped().to_string()));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+        let _: Ipv6Addr = "::1".parse().expect("an address");
+    }
+
+    #[test]
+    fn only_keys_that_cost_nothing_to_mint_share_slots() {
+        let values =
+            KeyValues { client: Some("c"), address: "10.0.0.1".parse().ok(), ..KeyValues::default() };
+        let screen = quota("a", &[KeyPart::Address], 1, 1);
+        let known = quota("a", &[KeyPart::Client, KeyPart::Address], 1, 1);
+        assert!(key(&SECRET, &screen, &values).value < Key::SHARED_SLOTS);
+        assert!(key(&SECRET, &known, &values).value >= Key::SHARED_SLOTS);
+    }
+}
