@@ -122,11 +122,13 @@ impl Actor for ConnectionActor {
         }
         Ok(())
     }
+}
 
-    async fn post_stop(&self, _: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
-        state.task.abort();
-        state.gateway.recorder.connection_closed();
-        Ok(())
+/// However the actor ends, its task does not outlive it.
+impl Drop for State {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.gateway.recorder.connection_closed();
     }
 }
 

@@ -191,4 +191,4 @@ fn log(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -125,6 +125,13 @@ pub struct State {
     open: Arc<watch::Sender<u32>>,
 }
 
+/// However the actor ends, it lets go of the socket.
+impl Drop for State {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
 /// The actor.
 #[derive(Debug)]
 pub struct ListenerActor;
@@ -181,8 +188,7 @@ impl Actor for ListenerActor {
         Ok(())
     }
 
-    async fn post_stop(&self, me: ActorRef<Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
-        state.accepting.abort();
+    async fn post_stop(&self, me: ActorRef<Msg>, _: &mut State) -> Result<(), ActorProcessingErr> {
         me.get_cell().stop_children(None);
         Ok(())
     }
@@ -234,4 +240,107 @@ fn concerns_one_client(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use cluster::world::{BoxFuture, Stream};
+    use tokio::io::{AsyncReadExt, DuplexStream};
+    use tokio::sync::mpsc;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::journey::tests::quiet_gateway;
+    use crate::telemetry::Telemetry;
+
+    /// Connections as a channel.
+    struct Channel(mpsc::Receiver<DuplexStream>);
+
+    impl Socket for Channel {
+        fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
+            Box::pin(async {
+                match self.0.recv().await {
+                    Some(stream) => {
+                        let stream: Box<dyn Stream> = Box::new(stream);
+                        Ok((stream, ([192, 0, 2, 9], 4000).into()))
+                    }
+                    None => std::future::pending().await,
+                }
+            })
+        }
+        fn local_addr(&self) -> SocketAddr {
+            ([127, 0, 0, 1], 80).into()
+        }
+    }
+
+    struct Node;
+
+    impl Actor for Node {
+        type Msg = ();
+        type State = ();
+        type Arguments = ();
+        async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+        async fn handle_supervisor_evt(
+            &self,
+            _: ActorRef<()>,
+            _: SupervisionEvent,
+            (): &mut (),
+        ) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+    }
+
+    async fn connect(clients: &mpsc::Sender<DuplexStream>) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        clients.send(theirs).await.expect("the socket is kept");
+        sleep(Duration::from_millis(1)).await;
+        ours
+    }
+
+    async fn is_closed(client: &mut DuplexStream) -> bool {
+        timeout(Duration::from_millis(1), client.read(&mut [0])).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_beyond_the_budget_is_closed_at_once() {
+        // given room for one connection
+        let (clients, socket) = mpsc::channel(8);
+        let telemetry = Telemetry::new();
+        let (node, _) = Actor::spawn(None, Node, ()).await.expect("the node starts");
+        let door = Door::new(Box::new(Channel(socket)));
+        let listener =
+            Listener::start(door, quiet_gateway(&telemetry), Budget::new(1), node.get_cell()).await;
+        let listener = listener.expect("the listener starts");
+        // when two clients come
+        let (mut first, mut second) = (connect(&clients).await, connect(&clients).await);
+        // then the second is closed, and the first is not, until the listener drains
+        assert!(is_closed(&mut second).await && !is_closed(&mut first).await);
+        assert_eq!(listener.drain(Duration::from_secs(1)).await, 0);
+        assert!(is_closed(&mut first).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listener_that_is_started_again_takes_over_the_accept_queue() {
+        // given a listener that has ended, and a client that came meanwhile
+        let (clients, socket) = mpsc::channel(8);
+        let telemetry = Telemetry::new();
+        let (node, _) = Actor::spawn(None, Node, ()).await.expect("the node starts");
+        let (door, budget) = (Door::new(Box::new(Channel(socket))), Budget::new(8));
+        let start =
+            || Listener::start(door.clone(), quiet_gateway(&telemetry), budget.clone(), node.get_cell());
+        let first = start().await.expect("the listener starts");
+        first.actor.stop_and_wait(None, None).await.expect("it stops");
+        let mut client = connect(&clients).await;
+        assert_eq!(telemetry.summary().connections, 0);
+        // when it is started again
+        let _second = start().await.expect("the listener starts");
+        sleep(Duration::from_millis(1)).await;
+        // then the client is served
+        assert!(!is_closed(&mut client).await);
+        assert_eq!(telemetry.summary().connections, 1);
+    }
 }

@@ -213,6 +213,45 @@ fn rule(port: u16) -> Arc<RouteRule> {
     })
 }
 
+/// A gateway whose clients send nothing.
+pub(crate) fn quiet_gateway(telemetry: &Telemetry) -> Arc<Gateway> {
+    let net = TestNet { script: |_, _| Act::HangUp, connections: AtomicUsize::new(0), seen: Arc::default() };
+    gateway(Arc::new(net), 80, telemetry)
+}
+
+fn gateway(net: Arc<TestNet>, port: u16, telemetry: &Telemetry) -> Arc<Gateway> {
+    let plain = Arc::new(Plain(Instant::now()));
+    let world =
+        World { net, clock: plain.clone(), disk: plain.clone(), chance: plain.clone(), domains: plain };
+    let limits = Limits {
+        connections_max: 10,
+        head_bytes_max: 8 << 10,
+        headers_max: 100,
+        body_bytes_max: 10,
+        head_timeout: Duration::from_secs(5),
+        body_idle_timeout: Duration::from_secs(7),
+        idle_timeout: Duration::from_secs(60),
+        drain_timeout: Duration::from_secs(5),
+        waiters_max: 10,
+        keys_max: 10,
+        tokens_cached_max: 10,
+    };
+    let (_, views) = watch::channel(Arc::new(View::default()));
+    let (_, pushes) = mpsc::channel(1);
+    Arc::new(Gateway {
+        routes: Arc::new(OneRoute(rule(port))),
+        fresh_until: Box::new(|| None),
+        tokens: Tokens::new(10),
+        keeper: Keeper::new(world.clone(), Arc::new(Nobody), views, pushes, &limits),
+        pool: Pool::new(world.clone()),
+        recorder: telemetry.recorder(),
+        ids: RequestIds::new(&world),
+        stamp_admissions: false,
+        limits,
+        world,
+    })
+}
+
 /// A client at its connection, and all that it can see.
 struct Client {
     stream: DuplexStream,
@@ -228,42 +267,8 @@ impl Client {
 
     async fn connect_by(script: Script, port: u16) -> Self {
         let net = Arc::new(TestNet { script, connections: AtomicUsize::new(0), seen: Arc::default() });
-        let plain = Arc::new(Plain(Instant::now()));
-        let world = World {
-            net: net.clone(),
-            clock: plain.clone(),
-            disk: plain.clone(),
-            chance: plain.clone(),
-            domains: plain,
-        };
-        let limits = Limits {
-            connections_max: 10,
-            head_bytes_max: 8 << 10,
-            headers_max: 100,
-            body_bytes_max: 10,
-            head_timeout: Duration::from_secs(5),
-            body_idle_timeout: Duration::from_secs(7),
-            idle_timeout: Duration::from_secs(60),
-            drain_timeout: Duration::from_secs(5),
-            waiters_max: 10,
-            keys_max: 10,
-            tokens_cached_max: 10,
-        };
-        let (_, views) = watch::channel(Arc::new(View::default()));
-        let (_, pushes) = mpsc::channel(1);
         let telemetry = Telemetry::new();
-        let gateway = Arc::new(Gateway {
-            routes: Arc::new(OneRoute(rule(port))),
-            fresh_until: Box::new(|| None),
-            tokens: Tokens::new(10),
-            keeper: Keeper::new(world.clone(), Arc::new(Nobody), views, pushes, &limits),
-            pool: Pool::new(world.clone()),
-            recorder: telemetry.recorder(),
-            ids: RequestIds::new(&world),
-            stamp_admissions: false,
-            limits,
-            world,
-        });
+        let gateway = gateway(net.clone(), port, &telemetry);
         let (stream, theirs) = tokio::io::duplex(1 << 16);
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one is free");
         let peer = ([192, 0, 2, 9], 4000).into();

@@ -57,7 +57,7 @@ pub fn add_via(headers: &mut HeaderMap) {
     headers.append(header::VIA, HeaderValue::from_static("1.1 quorumgate"));
 }
 
-/// Makes a received head ready for an upstream. `Host` is set for each endpoint, by [`address_to`].
+/// Makes a received head ready for an upstream. `Host` is set for each endpoint, by the exchange.
 pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&str>) {
     let asked_host = match parts.uri.authority() {
         Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
@@ -108,14 +108,12 @@ fn target(uri: &Uri, prefix_to_strip: Option<&str>) -> Uri {
     text.parse().unwrap_or_else(|_| Uri::from_static("/"))
 }
 
-/// Names the endpoint in `Host`.
-pub fn address_to(headers: &mut HeaderMap, endpoint: &Endpoint) {
+/// What `Host` says to an endpoint; none: its name is no field value.
+pub fn host_of(endpoint: &Endpoint) -> Option<HeaderValue> {
     let host = &endpoint.host;
     let literal = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let text = if endpoint.port == 80 { literal } else { format!("{literal}:{}", endpoint.port) };
-    if let Ok(value) = HeaderValue::try_from(text) {
-        headers.insert(header::HOST, value);
-    }
+    HeaderValue::try_from(text).ok()
 }
 
 /// Tells a recording upstream when the request was admitted, and which buckets paid:
@@ -222,10 +220,9 @@ mod tests {
 
     #[test]
     fn the_host_is_the_endpoint() {
-        let mut headers = HeaderMap::new();
         for (host, port, wanted) in [("a", 80, "a"), ("a", 81, "a:81"), ("::1", 81, "[::1]:81")] {
-            address_to(&mut headers, &Endpoint { host: host.into(), port });
-            assert_eq!(headers["host"], wanted);
+            let host = host_of(&Endpoint { host: host.into(), port }).expect("a field value");
+            assert_eq!(host, wanted);
         }
     }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::upstream::Upstream;
+use http::header;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -113,8 +114,9 @@ async fn exchange(
     end: &mut RequestEnd,
     deadline: Option<(Instant, Duration)>,
 ) -> Result<(Response<Incoming>, Lease), Lost> {
-    let endpoint = lease.endpoint().clone();
-    head::address_to(request.headers_mut(), &endpoint);
+    if let Some(host) = lease.host() {
+        request.headers_mut().insert(header::HOST, host);
+    }
     let has_body = !request.body().is_empty();
     let mut sending = std::pin::pin!(lease.sender().try_send_request(request));
     let waited = async {
@@ -147,6 +149,7 @@ async fn exchange(
             let error = failed.into_error();
             let ended_early =
                 error.is_canceled() || error.is_closed() || error.is_incomplete_message() || is_reset(&error);
+            let endpoint = lease.endpoint();
             let why = format!("{}:{}: {error}", endpoint.host, endpoint.port);
             Err(Lost { refusal: Refusal::UpstreamBroken { upstream: name(), why }, unsent, ended_early })
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use cluster::world::World;
 use config::ids::UpstreamName;
 use config::upstream::{Endpoint, Upstream};
+use http::HeaderValue;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -16,6 +17,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use super::body::ClientBody;
+use super::head::host_of;
 use super::stall::Unstalled;
 use crate::refusal::Refusal;
 
@@ -30,6 +32,8 @@ pub struct Pool {
 #[derive(Debug)]
 struct Group {
     upstream: Arc<Upstream>,
+    /// One an endpoint.
+    hosts: Vec<Option<HeaderValue>>,
     turn: AtomicUsize,
     /// One permit a request in flight.
     free: Arc<Semaphore>,
@@ -81,6 +85,11 @@ impl Lease {
         &self.group.upstream.endpoints[self.endpoint]
     }
 
+    /// What `Host` says there.
+    pub fn host(&self) -> Option<HeaderValue> {
+        self.group.hosts[self.endpoint].clone()
+    }
+
     /// To send with.
     pub fn sender(&mut self) -> &mut SendRequest<ClientBody> {
         &mut self.link.sender
@@ -103,7 +112,8 @@ impl Group {
     fn new(upstream: Arc<Upstream>) -> Self {
         let free = Arc::new(Semaphore::new(upstream.connections_max as usize));
         let (turn, waiting) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { upstream, turn, free, waiting, idle: Mutex::default() }
+        let hosts = upstream.endpoints.iter().map(host_of).collect();
+        Self { upstream, hosts, turn, free, waiting, idle: Mutex::default() }
     }
 
     fn connections_max(&self) -> usize {
