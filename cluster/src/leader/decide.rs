@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use config::quota::Limit;
 
-use super::books::{Account, Books};
 use super::demand::{Demands, Recalled};
-use super::sizing::{self, Wish};
+use super::sizing::{self, Level, Wish};
 use super::times::{TTL, ns};
 use crate::lease::{AskItem, Granted, Push};
+use crate::state::State;
 use crate::state::command::Item;
 use crate::state::ids::{Key, RaftId, SessionId, Tau, Tokens};
+use crate::state::shadow::BucketView;
 use crate::world::MonoNs;
 
 /// A gateway unheard for this long on a key whose tokens are needed is asked even if it should have spent its own.
@@ -44,28 +45,28 @@ pub(crate) struct Decided {
 }
 
 /// The sizing of one entry.
-pub(crate) struct Sizing<'a, B: Books> {
-    books: &'a B,
+pub(crate) struct Sizing<'a> {
+    state: &'a State,
     demands: &'a mut Demands,
     stamp: Tau,
     now: MonoNs,
     /// Copies of the touched buckets at the stamp; none: no such limit.
-    shadows: BTreeMap<Key, Option<B::Bucket>>,
+    shadows: BTreeMap<Key, Option<BucketView>>,
     /// To be sent now.
     pub recalls: Vec<(RaftId, Push)>,
 }
 
-impl<'a, B: Books> Sizing<'a, B> {
-    pub fn new(books: &'a B, demands: &'a mut Demands, stamp: Tau, now: MonoNs) -> Self {
-        Self { books, demands, stamp, now, shadows: BTreeMap::new(), recalls: Vec::new() }
+impl<'a> Sizing<'a> {
+    pub fn new(state: &'a State, demands: &'a mut Demands, stamp: Tau, now: MonoNs) -> Self {
+        Self { state, demands, stamp, now, shadows: BTreeMap::new(), recalls: Vec::new() }
     }
 
     /// Books the report of an item. All reports of an entry come before its first grant; none: no such limit.
     pub fn report(&mut self, session: SessionId, item: &AskItem) -> Option<Reported> {
-        let (books, stamp) = (self.books, self.stamp);
+        let (state, stamp) = (self.state, self.stamp);
         let shadow =
-            self.shadows.entry(item.key).or_insert_with(|| books.shadow(item.key, stamp)).as_mut()?;
-        let before = shadow.lease(session);
+            self.shadows.entry(item.key).or_insert_with(|| state.shadow(item.key, stamp)).as_mut()?;
+        let before = shadow.lease(session).cloned();
         let keep = shadow.report(session, item.lid, item.held, item.spent);
         let (moves, renew) = match before {
             Some(lease) if Some(lease.lid) == item.lid => {
@@ -91,13 +92,17 @@ impl<'a, B: Books> Sizing<'a, B> {
             demand_all: self.demands.total_per_ks(item.key, self.now).max(item.demand_per_ks),
         };
         let Some(Some(shadow)) = self.shadows.get_mut(&item.key) else { return Decided::unknown(item) };
-        let grant = sizing::grant(&shadow.level(), &wish);
+        let grant = sizing::grant(&Level::of(shadow), &wish);
         if grant > 0 {
-            shadow.grant(session, grant);
+            shadow.grant(session, grant, grant, ns(TTL));
         }
-        let level = shadow.level();
-        let others: Vec<(SessionId, Tokens)> =
-            if wish.is_short(grant) { shadow.leases() } else { Vec::new() };
+        let level = Level::of(shadow);
+
+        let others: Vec<(SessionId, Tokens)> = if wish.is_short(grant) {
+            shadow.leases().iter().map(|lease| (lease.session, lease.out)).collect()
+        } else {
+            Vec::new()
+        };
         let refused = wish.is_short(grant).then(|| {
             let urgent = level.tight() || !wish.saturates(&level.limit);
             let recalled = self.recall(item.key, session, &others, urgent);
@@ -141,10 +146,10 @@ impl<'a, B: Books> Sizing<'a, B> {
             if !(spare || (urgent && age_ns >= SILENT_NS)) {
                 continue;
             }
-            let Some(node) = self.books.node_of(session) else { continue };
+            let Some(info) = self.state.sessions().get(session) else { continue };
             match self.demands.recall(key, session, self.now) {
                 Recalled::Now => {
-                    self.recalls.push((node, Push::Recall(key)));
+                    self.recalls.push((info.node, Push::Recall(key)));
                     awaited = true;
                 }
                 Recalled::Before => awaited = true,

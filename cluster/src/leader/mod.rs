@@ -10,22 +10,21 @@
 //! It is volatile: a [`Lender`] serves one leadership, and its memory may be lost at any time without harm. Exactness
 //! is the ledger's alone ([`crate::state`]). It does not send, wait, propose or read a clock on its own account.
 
-pub mod books;
 mod decide;
 mod demand;
 mod flight;
-pub mod sizing;
+mod sizing;
 pub mod times;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use self::books::Books;
 use self::decide::{Decided, Sizing};
 use self::demand::Demands;
 use self::flight::{Boarded, Flight};
 use self::times::{FAILOVER_MAX, ns};
 use crate::clock::ClusterClock;
 use crate::lease::{Ask, AskError, AskReply, Push};
+use crate::state::State;
 use crate::state::command::{Batch, DocumentChange, DocumentRefused, Register, Stamped, StampedOutcome};
 use crate::state::ids::{RaftId, Revision, SessionId};
 use crate::world::MonoNs;
@@ -211,9 +210,9 @@ impl Lender {
     ///
     /// # Panics
     /// If an entry is in flight.
-    pub fn close<B: Books>(
+    pub fn close(
         &mut self,
-        books: &B,
+        state: &State,
         clock: &mut ClusterClock,
         mono: impl FnOnce() -> MonoNs,
     ) -> Closed {
@@ -230,15 +229,15 @@ impl Lender {
         let registers: Vec<(Ticket, Register)> = self.registers.drain(..).collect();
 
         let now = mono();
-        let Some(stamp) = clock.stamp(self.term, books.tau(), now) else { return Closed::default() };
+        let Some(stamp) = clock.stamp(self.term, state.tau(), now) else { return Closed::default() };
 
         let mut closed = Closed::default();
         let (document_ticket, document) = document.unzip();
         let (register_tickets, registers): (Vec<_>, Vec<_>) = registers.into_iter().unzip();
         let mut flight =
             Flight { document: document_ticket, registers: register_tickets, batches: Vec::new() };
-        let asks = self.screen(books, asks, now, &mut closed.answers);
-        let mut sizing = Sizing::new(books, &mut self.demands, stamp, now);
+        let asks = self.screen(state, asks, now, &mut closed.answers);
+        let mut sizing = Sizing::new(state, &mut self.demands, stamp, now);
         let reports: Vec<Vec<_>> = asks
             .iter()
             .map(|w| w.ask.items.iter().map(|item| sizing.report(w.ask.session, item)).collect())
@@ -267,13 +266,13 @@ impl Lender {
         closed
     }
 
-    /// The entry in flight was applied here; `books` is the state after it.
+    /// The entry in flight was applied here; `state` is that after it.
     ///
     /// # Panics
     /// If no entry is in flight, or the outcome is another entry's.
-    pub fn applied<B: Books>(&mut self, outcome: &StampedOutcome, books: &B) -> Closed {
+    pub fn applied(&mut self, outcome: &StampedOutcome, state: &State) -> Closed {
         let flight = self.flight.take().expect("only the entry in flight can be applied");
-        let pushes = if matches!(outcome.document, Some(Ok(_))) { changed(books) } else { Vec::new() };
+        let pushes = if matches!(outcome.document, Some(Ok(_))) { changed(state) } else { Vec::new() };
         Closed { entry: None, answers: flight.landed(outcome), pushes }
     }
 
@@ -311,9 +310,9 @@ impl Lender {
     }
 
     /// Answers the batches that are of no use, and hears the others' demand.
-    fn screen<B: Books>(
+    fn screen(
         &mut self,
-        books: &B,
+        state: &State,
         asks: Vec<Waiting>,
         now: MonoNs,
         answers: &mut Vec<Answer>,
@@ -321,10 +320,10 @@ impl Lender {
         let mut good = Vec::with_capacity(asks.len());
         for waiting in asks {
             let Ask { session, seq, ref items } = waiting.ask;
-            let refused = match books.last_seq(session) {
+            let refused = match state.sessions().get(session) {
                 None => Some(AskError::UnknownSession),
-                Some(_) if books.node_of(session) != Some(waiting.from) => Some(AskError::UnknownSession),
-                Some(last) if seq <= last => Some(AskError::NotLeader),
+                Some(known) if known.node != waiting.from => Some(AskError::UnknownSession),
+                Some(known) if seq <= known.last_seq => Some(AskError::NotLeader),
                 // Its gateway has stopped waiting; a grant would lie idle.
                 Some(_) if now.since(waiting.since) > ns(FAILOVER_MAX) => Some(AskError::Overloaded),
                 Some(_) => None,
@@ -343,8 +342,9 @@ impl Lender {
 }
 
 /// `Changed` for each changed limit, to every node with a session.
-fn changed<B: Books>(books: &B) -> Vec<(RaftId, Push)> {
-    let limits = books.changed_limits();
+fn changed(state: &State) -> Vec<(RaftId, Push)> {
+    let limits = state.changed_limits();
+    let nodes: BTreeSet<RaftId> = state.sessions().iter().map(|(_, session)| session.node).collect();
     let to = |node| limits.iter().map(move |limit| (node, Push::Changed(*limit)));
-    books.nodes().into_iter().flat_map(to).collect()
+    nodes.into_iter().flat_map(to).collect()
 }

@@ -7,6 +7,7 @@ use config::quota::Limit;
 
 use super::times::{HOLD_MAX, HOLD_MIN, ns};
 use crate::state::ids::Tokens;
+use crate::state::shadow::BucketView;
 
 /// Demand is counted in tokens per this many nanoseconds.
 const KILOSECOND_NS: u128 = 1_000_000_000_000;
@@ -25,7 +26,7 @@ const RECALL_RETRY_NS: u64 = 4 * MS;
 
 /// A bucket as the leader foresees it at the stamp of the entry that it closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Level {
+pub(crate) struct Level {
     /// The amount in force.
     pub limit: Limit,
     /// Tokens in the bucket; negative: debt.
@@ -37,6 +38,11 @@ pub struct Level {
 }
 
 impl Level {
+    /// Of a bucket's copy.
+    pub fn of(view: &BucketView) -> Self {
+        Self { limit: *view.limit(), central: view.central(), out: view.out_total(), rem: view.rem() }
+    }
+
     /// Whether refill is about to stop because spends are not yet reported, so that reports are urgent.
     pub fn tight(&self) -> bool {
         let room = i128::from(self.limit.burst) - i128::from(self.central) - i128::from(self.out);

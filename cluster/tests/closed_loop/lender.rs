@@ -5,11 +5,11 @@ use quorumgate_cluster::clock::ClusterClock;
 use quorumgate_cluster::leader::{Answer, Closed, Lender, NotChanged, Reply, Ticket, Wish};
 use quorumgate_cluster::lease::{Ask, AskError, AskItem, AskReply, Push};
 use quorumgate_cluster::state::command::{DocumentChange, Register};
-use quorumgate_cluster::state::ids::{Key, LeaseId, LimitId, RaftId, SessionId, Tau};
+use quorumgate_cluster::state::ids::{Key, LeaseId, RaftId, SessionId, Tau};
 use quorumgate_cluster::world::MonoNs;
 
 use crate::gateway::MS;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, document, key};
 
 const TERM: u64 = 4;
 
@@ -47,7 +47,7 @@ impl Leader {
 
     fn close(&mut self) -> Closed {
         let now = self.now;
-        self.lender.close(&self.ledger, &mut self.clock, || MonoNs(now))
+        self.lender.close(&self.ledger.state, &mut self.clock, || MonoNs(now))
     }
 
     /// Closes, commits, applies: all answers and pushes of it.
@@ -57,16 +57,12 @@ impl Leader {
             self.index += 1;
             let outcome = self.ledger.apply(&entry);
             self.clock.applied(self.index, TERM, Some(entry.stamp), MonoNs(self.now));
-            let landed = self.lender.applied(&outcome, &self.ledger);
+            let landed = self.lender.applied(&outcome, &self.ledger.state);
             closed.answers.extend(landed.answers);
             closed.pushes.extend(landed.pushes);
         }
         closed
     }
-}
-
-fn key(value: u64) -> Key {
-    Key { limit: LimitId(1), tenant: 0, value }
 }
 
 /// A gateway that holds nothing and has `need` waiters of cost 1.
@@ -96,7 +92,7 @@ fn a_grant_is_answered_after_commit_and_a_denial_at_once_without_the_log() {
     let entry = closed.entry.expect("a grant is logged");
     assert_eq!(closed.answers, []);
     let outcome = leader.ledger.apply(&entry);
-    let answers = leader.lender.applied(&outcome, &leader.ledger).answers;
+    let answers = leader.lender.applied(&outcome, &leader.ledger.state).answers;
     assert_eq!((answers[0].0, batch(&answers[0]).items[0].grant), (Ticket(1), 10));
     // and another gateway that comes now is told at once that it gets nothing
     assert_eq!(leader.ask(2, 2, 1, vec![waiting(7, 1)]), None);
@@ -162,7 +158,8 @@ fn a_leader_that_has_not_applied_its_blank_entry_lets_everyone_wait() {
     leader.clock.lead(9, 50);
     assert_eq!(leader.ask(1, 1, 1, vec![waiting(7, 1)]), None);
     // then closing does nothing, and does not even read the clock
-    let closed = leader.lender.close(&leader.ledger, &mut leader.clock, || panic!("the clock was read"));
+    let closed =
+        leader.lender.close(&leader.ledger.state, &mut leader.clock, || panic!("the clock was read"));
     assert_eq!(closed, Closed::default());
     assert_eq!(leader.lender.wants_close(MonoNs(leader.now)), Wish::Now);
 }
@@ -253,7 +250,7 @@ fn a_lease_that_is_void_is_told_through_the_log() {
     let closed = leader.close();
     let entry = closed.entry.expect("a void lease is logged");
     let outcome = leader.ledger.apply(&entry);
-    let answers = leader.lender.applied(&outcome, &leader.ledger).answers;
+    let answers = leader.lender.applied(&outcome, &leader.ledger.state).answers;
     assert!(!batch(&answers[0]).items[0].keep);
 }
 
@@ -274,4 +271,21 @@ fn a_lease_is_renewed_in_the_log_only_when_a_quarter_of_it_is_over() {
     assert_eq!(leader.ask(3, 1, 3, vec![held]), None);
     let renewed = leader.round().answers;
     assert_eq!(batch(&renewed[0]).items[0].ttl_ns, 6_250 * MS);
+}
+
+#[test]
+fn a_document_that_changes_amounts_is_told_to_every_node_with_a_session() {
+    // given a document that raises the limit, and a batch that waits
+    let mut leader = Leader::new();
+    let raised = document(Limit { tokens: 20, per_ns: 1_000 * MS, burst: 20 });
+    assert_eq!(leader.lender.document(Ticket(1), raised), None);
+    assert_eq!(leader.ask(2, 1, 1, vec![waiting(7, 1)]), None);
+    // when it is applied
+    let closed = leader.round();
+    // then it has its revision, both nodes are told, and the batch is sized by the new amount in the next entry
+    let [(Ticket(1), Reply::Document(Ok(_)))] = closed.answers[..] else { panic!("{:?}", closed.answers) };
+    let changed = Push::Changed(key(7).limit);
+    assert_eq!(closed.pushes, [(RaftId(1), changed.clone()), (RaftId(2), changed)]);
+    let next = leader.round().answers;
+    assert_eq!(batch(&next[0]).items[0].limit.burst, 20);
 }

@@ -29,6 +29,8 @@ enum Spread {
     Hopping,
     /// One after the other.
     RoundRobin,
+    /// Anywhere, but only for 0.4 s of every 1.6 s: the bucket is full when a burst begins.
+    Bursts,
 }
 
 /// Lets `per_second` requests come for a while; returns their times.
@@ -38,14 +40,17 @@ fn offer(model: &mut Model, spread: Spread, gateways: u64, per_second: u64, unti
     let (mut at, mut n, mut times) = (model.now + SECOND, 0, Vec::new());
     while at < until {
         let gateway = match spread {
-            Spread::Even => dice.within(0, gateways - 1),
+            Spread::Even | Spread::Bursts => dice.within(0, gateways - 1),
             Spread::NinetyTen if dice.chance(900) => 0,
             Spread::NinetyTen => dice.within(1, gateways - 1),
             Spread::Hopping => at / (100 * MS) % gateways,
             Spread::RoundRobin => n % gateways,
         };
-        model.request(at, usize::try_from(gateway).expect("small"), 1);
-        times.push(at);
+        let pause = matches!(spread, Spread::Bursts) && at % (1_600 * MS) >= 400 * MS;
+        if !pause {
+            model.request(at, usize::try_from(gateway).expect("small"), 1);
+            times.push(at);
+        }
         n += 1;
         at += match spread {
             Spread::RoundRobin => gap,
@@ -93,10 +98,6 @@ fn in_calm_weather_a_saturated_limit_is_used_to_99_percent_however_the_load_is_s
                 let run = calm(limit, gateways, spread, load, 2 * SECOND, seconds);
                 // then at least 99 % of what a perfect bucket admits is admitted
                 let permille = run.admitted * 1_000 / run.perfect;
-                println!(
-                    "{limit:?} {gateways} {spread:?}: {permille} permille, {} entries/s",
-                    run.entries_per_s
-                );
                 assert!(permille >= 990, "{limit:?}, {gateways} gateways, {spread:?}: {permille} permille");
             }
         }
@@ -120,8 +121,7 @@ fn a_hundred_times_the_load_makes_no_more_entries() {
     let limit = per_second(100, 100);
     // when 5 and 500 times as much is offered
     let busy = calm(limit, 5, Spread::Even, 500, 0, 6).entries_per_s;
-    let flooded = calm(limit, 5, Spread::Even, 50_000, 0, 4).entries_per_s;
-    println!("entries/s: {busy} at 5x, {flooded} at 500x");
+    let flooded = calm(limit, 5, Spread::Even, 50_000, 0, 3).entries_per_s;
     // then the log grows no faster
     assert!(flooded <= busy * 5 / 4 && flooded < 250, "{busy} entries/s at 5x, {flooded} at 500x");
 }
@@ -137,7 +137,7 @@ fn nothing_is_admitted_beyond_the_promise_in_any_weather() {
         Limit { tokens: 5, per_ns: 60 * SECOND, burst: 5 },
     ];
     let mut admitted = 0;
-    for seed in 0..300 {
+    for seed in 0..200 {
         let mut fate = Dice::new(seed * 7_919);
         let limit = limits[usize::try_from(fate.roll() % 6).expect("small")];
         let gateways = fate.within(3, 5);
@@ -145,7 +145,7 @@ fn nothing_is_admitted_beyond_the_promise_in_any_weather() {
             [usize::try_from(fate.roll() % 3).expect("small")];
         let mut model = Model::new(seed, Weather::STORM, limit, usize::try_from(gateways).expect("small"));
         let seconds = fate.within(5, 15);
-        let rate = (limit.tokens * SECOND / limit.per_ns * fate.within(1, 5)).clamp(2, 1_500);
+        let rate = (limit.tokens * SECOND / limit.per_ns * fate.within(1, 5)).clamp(2, 2_500);
         offer(&mut model, spread, gateways, rate, seconds * SECOND);
         // when leaders are deposed and gateways crash, about once a second each
         while model.now < seconds * SECOND {
@@ -161,6 +161,5 @@ fn nothing_is_admitted_beyond_the_promise_in_any_weather() {
         assert_promise(&model, limit, &format!("seed {seed}"));
         admitted += model.admissions.len();
     }
-    println!("{admitted} admissions");
     assert!(admitted > 50_000, "the storm lets something through: {admitted}");
 }

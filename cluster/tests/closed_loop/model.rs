@@ -7,13 +7,12 @@ use quorumgate_cluster::clock::ClusterClock;
 use quorumgate_cluster::leader::{Answer, Closed, Lender, Reply, Ticket, Wish};
 use quorumgate_cluster::lease::{Ask, AskError, Push};
 use quorumgate_cluster::state::command::{Register, Stamped};
-use quorumgate_cluster::state::ids::{Key, LimitId, RaftId, SessionId, Tau};
+use quorumgate_cluster::state::ids::{RaftId, SessionId, Tau};
 use quorumgate_cluster::world::MonoNs;
 
 use crate::gateway::{Gateway, MS, Send};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, key};
 
-const KEY: Key = Key { limit: LimitId(1), tenant: 0, value: 7 };
 const VOTERS: usize = 3;
 const TICK_NS: u64 = MS;
 
@@ -163,12 +162,13 @@ impl Model {
         let voters = (0..VOTERS)
             .map(|_| {
                 let own = own();
+                let ledger = Ledger::new(limit);
                 let clock = ClusterClock::restarted(Tau(0), 0, MonoNs(own.read(0)));
-                Voter { own, ledger: Ledger::new(limit), clock, applied: 0, apply_at: 0, lender: None }
+                Voter { own, ledger, clock, applied: 0, apply_at: 0, lender: None }
             })
             .collect();
         let clocks: Vec<OwnClock> = (0..gateways).map(|_| own()).collect();
-        let fresh = |g: usize| Gateway::new(KEY, limit, g as u128 + 1, VOTERS);
+        let fresh = |g: usize| Gateway::new(key(7), limit, g as u128 + 1, VOTERS);
         let mut model = Self {
             now: 0,
             weather,
@@ -233,11 +233,7 @@ impl Model {
             voter.lender = None;
             voter.own.zero = self.dice.within(0, 1_000_000 * MS);
             let mono = MonoNs(voter.own.read(self.now));
-            voter.clock = ClusterClock::restarted(
-                quorumgate_cluster::leader::books::Books::tau(&voter.ledger),
-                voter.applied as u64,
-                mono,
-            );
+            voter.clock = ClusterClock::restarted(voter.ledger.state.tau(), voter.applied as u64, mono);
         } else {
             let after = self.dice.within(0, 900 * MS);
             self.at(self.now + after, Event::Noticed { voter: old, term });
@@ -250,7 +246,7 @@ impl Model {
     /// A gateway's process dies and starts again, knowing nothing.
     pub fn crash(&mut self, gateway: usize) {
         let nonce = u128::from(self.dice.roll()) << 64 | u128::from(self.dice.roll());
-        self.gateways[gateway] = Gateway::new(KEY, self.limit, nonce, VOTERS);
+        self.gateways[gateway] = Gateway::new(key(7), self.limit, nonce, VOTERS);
         self.manage_later(gateway, self.now);
     }
 
@@ -325,7 +321,7 @@ impl Model {
         } else if let (Some(lender), Some(outcome)) = (&mut voter.lender, outcome)
             && lender.term() == term
         {
-            let closed = lender.applied(&outcome, &voter.ledger);
+            let closed = lender.applied(&outcome, &voter.ledger.state);
             self.carry_out(at, closed);
         }
         self.pump(at);
@@ -346,7 +342,7 @@ impl Model {
         let (own, now) = (voter.own, self.now);
         match lender.wants_close(MonoNs(own.read(now))) {
             Wish::Now => {
-                let closed = lender.close(&voter.ledger, &mut voter.clock, || MonoNs(own.read(now)));
+                let closed = lender.close(&voter.ledger.state, &mut voter.clock, || MonoNs(own.read(now)));
                 self.carry_out(at, closed);
             }
             Wish::At(instant) => {
