@@ -141,8 +141,8 @@ fn nothing_is_admitted_beyond_the_promise_in_any_weather() {
         let mut fate = Dice::new(seed * 7_919);
         let limit = limits[usize::try_from(fate.roll() % 6).expect("small")];
         let gateways = fate.within(3, 5);
-        let spread = [Spread::Even, Spread::NinetyTen, Spread::Hopping]
-            [usize::try_from(fate.roll() % 3).expect("small")];
+        let spreads = [Spread::Even, Spread::NinetyTen, Spread::Hopping, Spread::Bursts];
+        let spread = spreads[usize::try_from(fate.roll() % 4).expect("small")];
         let mut model = Model::new(seed, Weather::STORM, limit, usize::try_from(gateways).expect("small"));
         let seconds = fate.within(5, 15);
         let rate = (limit.tokens * SECOND / limit.per_ns * fate.within(1, 5)).clamp(2, 2_500);
