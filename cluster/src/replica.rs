@@ -1,21 +1,53 @@
 //! Owns the raft instance: proposes, forwards, asks, publishes the view.
+//!
+//! ```text
+//! core     what the tasks share; the seat in a cluster        run      the domain's main, from start to stop
+//! slot     the leader's single-flight stamped entries         ask      batches and sessions, to the leader
+//! change   a document, until all members show it              lease    how a view is known not to be stale
+//! views    the published view                                 service  what other nodes ask
+//! ```
+
+mod ask;
+mod change;
+pub(crate) mod core;
+mod lease;
+mod pushes;
+mod run;
+mod service;
+mod slot;
+mod views;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use config::gateway::GatewayDocument;
 use config::node::NodeFile;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
+use self::run::{Request, Wiring};
 use crate::lease::{Ask, AskError, AskReply, Push};
 use crate::state::ids::{Revision, SessionId};
 use crate::view::View;
 use crate::world::{BootNs, World};
 
+/// Requests on their way to the replica's domain.
+const REQUESTS_MAX: usize = 1024;
+const PUSHES_MAX: usize = 256;
+/// Founding, with a wait for the first leadership.
+const FOUND_WITHIN: Duration = Duration::from_secs(30);
+/// All attempts to change the document, and the last one's end.
+const CHANGE_WITHIN: Duration = Duration::from_secs(30);
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
 /// The door to this node's replica. Cheap to clone; usable from every thread.
 #[derive(Clone, Debug)]
 pub struct Replica {
     view: watch::Receiver<Arc<View>>,
+    lease: Arc<AtomicU64>,
+    requests: mpsc::Sender<Request>,
 }
 
 /// What a started replica consists of.
@@ -30,13 +62,29 @@ pub struct Started {
 }
 
 impl Replica {
-    /// Starts the replica on domains of its own: recovers log, vote and snapshot, listens for peers, and, if this node
-    /// belongs to no cluster and its file names peers, goes on asking them to let it join. Never founds a cluster.
+    /// Starts the replica on domains of its own: takes the data directory, recovers log, vote and snapshot, listens for
+    /// peers, and, if this node belongs to no cluster and its file names peers, goes on asking them to let it join.
+    /// Never founds a cluster.
     ///
     /// # Errors
     /// A text for the operator: what was found, what was wanted, what to do.
-    pub async fn start(_world: World, _node: Arc<NodeFile>) -> Result<Started, String> {
-        Err("not built yet".to_owned())
+    pub async fn start(world: World, node: Arc<NodeFile>) -> Result<Started, String> {
+        let (view, views) = watch::channel(Arc::new(View::default()));
+        let lease = Arc::new(AtomicU64::new(0));
+        let (requests, asked) = mpsc::channel(REQUESTS_MAX);
+        let (pushed, pushes) = mpsc::channel(PUSHES_MAX);
+        let (fatal, died) = watch::channel(None);
+        let (ready, started) = oneshot::channel();
+        let wiring = Wiring { view, lease: lease.clone(), asked, pushed, fatal: fatal.clone(), ready };
+        let domains = world.domains.clone();
+        let ended = domains.spawn("raft", Box::pin(run::run(world, node, wiring)));
+        tokio::spawn(async move {
+            if let Err(panic) = ended.await {
+                fatal.send_replace(Some(format!("the replica's thread ended: {panic}")));
+            }
+        });
+        started.await.map_err(|_| "the replica's thread ended before it was ready".to_owned())??;
+        Ok(Started { replica: Self { view: views, lease, requests }, pushes, fatal: died })
     }
 
     /// The present view. Immutable; costs an atomic load.
@@ -51,7 +99,8 @@ impl Replica {
 
     /// Until when the view is known to be no staler than its lease (decisions.md 21); none: never confirmed.
     pub fn view_lease(&self) -> Option<BootNs> {
-        None
+        let until = self.lease.load(Ordering::Acquire);
+        (until > 0).then_some(BootNs(until))
     }
 
     /// Founds a cluster of this node alone.
@@ -59,7 +108,11 @@ impl Replica {
     /// # Errors
     /// If the node already belongs to a cluster, or a disk failed.
     pub async fn found(&self) -> Result<(), String> {
-        Err("not built yet".to_owned())
+        let (reply, answer) = oneshot::channel();
+        let stopped = "the replica has stopped";
+        self.requests.send(Request::Found(reply)).await.map_err(|_| stopped)?;
+        let answer = timeout(FOUND_WITHIN, answer).await;
+        answer.map_err(|_| "founding took too long: look at the log, then try again")?.map_err(|_| stopped)?
     }
 
     /// Replaces the gateway document. Answers when every member has acknowledged it, or can no longer serve the old one.
@@ -68,10 +121,17 @@ impl Replica {
     /// See [`ProposeError`].
     pub async fn apply_document(
         &self,
-        _document: Arc<GatewayDocument>,
-        _expected: Option<Revision>,
+        document: Arc<GatewayDocument>,
+        expected: Option<Revision>,
     ) -> Result<Applied, ProposeError> {
-        Err(ProposeError::NoLeader)
+        let json = serde_json::to_string(&*document).map_err(|e| ProposeError::Refused(e.to_string()))?;
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Change { json: json.into(), expected, reply };
+        self.requests.try_send(request).map_err(|_| ProposeError::NoLeader)?;
+        match timeout(CHANGE_WITHIN, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),
+        }
     }
 
     /// Asks the ledger for a session; answered after commit.
@@ -80,21 +140,42 @@ impl Replica {
     /// [`AskError`]; try again.
     pub fn register(
         &self,
-        _nonce: u128,
+        nonce: u128,
     ) -> impl Future<Output = Result<SessionId, AskError>> + Send + 'static {
-        async { Err(AskError::Unreachable) }
+        self.send(move |reply| Request::Register(nonce, reply))
     }
 
     /// Sends one batch to the leader, wherever it is. Has no deadline of its own: the caller drops it.
     ///
     /// # Errors
     /// [`AskError`]; the batch is void.
-    pub fn ask(&self, _ask: Ask) -> impl Future<Output = Result<AskReply, AskError>> + Send + 'static {
-        async { Err(AskError::Unreachable) }
+    pub fn ask(&self, ask: Ask) -> impl Future<Output = Result<AskReply, AskError>> + Send + 'static {
+        self.send(move |reply| Request::Ask(ask, reply))
+    }
+
+    fn send<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, AskError>>) -> Request + Send + 'static,
+    ) -> impl Future<Output = Result<T, AskError>> + Send + 'static {
+        let requests = self.requests.clone();
+        async move {
+            let (reply, answer) = oneshot::channel();
+            requests.try_send(request(reply)).map_err(|e| match e {
+                mpsc::error::TrySendError::Full(_) => AskError::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => AskError::Unreachable,
+            })?;
+            answer.await.unwrap_or(Err(AskError::Unreachable))
+        }
     }
 
     /// Hands leadership over if this node leads, then stops.
-    pub async fn stop(&self) {}
+    pub async fn stop(&self) {
+        let (reply, stopped) = oneshot::channel();
+        if self.requests.send(Request::Stop(reply)).await.is_ok() {
+            // Dropped unanswered if the domain ended on its own; a hanging disk must not keep the process.
+            let _ = timeout(STOP_WITHIN, stopped).await;
+        }
+    }
 }
 
 /// A document change that took effect.

@@ -115,7 +115,7 @@ fn ended() -> io::Error {
 }
 
 /// Runs `work` beside the runtime and waits for it.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     world: &World,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

@@ -5,10 +5,18 @@
 //! wire       openraft's types ↔ versioned structs
 //! backend    what keeps records: a small trait, redb behind it
 //! log        log and vote: image in memory, one ordered queue to one writer
+//! snapshot   one file
+//! machine    applies entries
+//! network    calls to other nodes
+//! serve      calls from other nodes
 //! ```
 
 pub mod backend;
 pub mod log;
+pub mod machine;
+pub mod network;
+pub mod serve;
+pub mod snapshot;
 pub mod types;
 pub mod wire;
 

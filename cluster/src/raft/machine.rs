@@ -1,0 +1,179 @@
+//! The state machine: the replicated state in memory, applied in the log's order, and its snapshots.
+//!
+//! The state, its place in the log, the membership and the cluster clock change together under one lock, which is held
+//! for one entry at a time. Snapshots are built from a cheap clone, encoded beside the runtime, and are one file.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::snapshot::{Content, Shelf};
+use super::types::{Local, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, term};
+use crate::clock::ClusterClock;
+use crate::state::State;
+use crate::state::command::{Command, Outcome};
+use crate::world::World;
+
+/// The consensus core.
+pub type Raft = openraft::Raft<TypeConfig, Machine>;
+
+/// What the log made of this node so far. All of it changes together.
+#[derive(Debug)]
+pub struct Replicated {
+    /// The state.
+    pub state: State,
+    /// The last applied entry.
+    pub applied: Option<LogId>,
+    /// The last applied membership.
+    pub membership: StoredMembership,
+    /// This node's reading of cluster time.
+    pub clock: ClusterClock,
+}
+
+impl Replicated {
+    /// Index of the last applied entry; 0: none, or the very first.
+    pub fn applied_index(&self) -> u64 {
+        self.applied.map_or(0, |id| id.index)
+    }
+}
+
+/// The state machine that openraft drives.
+#[derive(Debug)]
+pub struct Machine {
+    shared: Arc<Mutex<Replicated>>,
+    shelf: Shelf,
+    applied: watch::Sender<u64>,
+    world: World,
+}
+
+/// What others keep of a machine.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The replicated state and its companions.
+    pub replicated: Arc<Mutex<Replicated>>,
+    /// Rises after each apply or install: the last applied index.
+    pub applied: watch::Receiver<u64>,
+}
+
+impl Machine {
+    /// Recovers the last snapshot; openraft then applies the log's committed entries.
+    ///
+    /// # Errors
+    /// The disk's, or a damaged snapshot.
+    pub async fn open(world: &World) -> io::Result<(Self, Shared)> {
+        let shelf = Shelf::new(world.clone());
+        let content = shelf.load().await?.unwrap_or_default();
+        let now = world.clock.mono();
+        let index = content.meta.last_log_id.map_or(0, |id| id.index);
+        let clock = ClusterClock::restarted(content.state.tau(), index, now);
+        let replicated = Arc::new(Mutex::new(Replicated {
+            state: content.state,
+            applied: content.meta.last_log_id,
+            membership: content.meta.last_membership,
+            clock,
+        }));
+        let (applied, watched) = watch::channel(index);
+        let shared = Shared { replicated: replicated.clone(), applied: watched };
+        Ok((Self { shared: replicated, shelf, applied, world: world.clone() }, shared))
+    }
+
+    fn apply_one(
+        &self,
+        id: LogId,
+        payload: EntryPayload<Local<Command>, u64, super::types::PeerNode>,
+    ) -> Outcome {
+        let mut replicated = self.shared.lock();
+        let (outcome, stamp) = match payload {
+            EntryPayload::Blank => (Outcome::None, None),
+            EntryPayload::Membership(membership) => {
+                replicated.membership = StoredMembership::new(Some(id), membership);
+                (Outcome::None, None)
+            }
+            EntryPayload::Normal(Local(command)) => {
+                let outcome = replicated.state.apply(id.index, term(&id), &command);
+                let stamped = matches!(outcome, Outcome::Stamped(_));
+                (outcome, stamped.then(|| replicated.state.tau()))
+            }
+        };
+        replicated.applied = Some(id);
+        // Entry 0 is the founding membership: it has no stamp, and the clock counts from 1.
+        if id.index > 0 {
+            let now = self.world.clock.mono();
+            replicated.clock.applied(id.index, term(&id), stamp, now);
+        }
+        outcome
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let replicated = self.shared.lock();
+        Ok((replicated.applied, replicated.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            let outcome = self.apply_one(entry.log_id, entry.payload);
+            self.applied.send_replace(entry.log_id.index);
+            if let Some(responder) = responder {
+                responder.send(Local(outcome));
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        let replicated = self.shared.lock();
+        let meta =
+            SnapshotMeta { last_log_id: replicated.applied, last_membership: replicated.membership.clone() };
+        Builder { content: Content { meta, state: replicated.state.clone() }, shelf: self.shelf.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
+        let content = self.shelf.install(meta, snapshot).await?;
+        let index = content.meta.last_log_id.map_or(0, |id| id.index);
+        {
+            let mut replicated = self.shared.lock();
+            let tau = content.state.tau();
+            let now = self.world.clock.mono();
+            replicated.state = content.state;
+            replicated.applied = content.meta.last_log_id;
+            replicated.membership = content.meta.last_membership;
+            replicated.clock.installed(tau, index, now);
+        }
+        self.applied.send_replace(index);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        self.shelf.current().await
+    }
+}
+
+/// Builds one snapshot.
+#[derive(Debug)]
+pub struct Builder {
+    content: Content,
+    shelf: Shelf,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        self.shelf.store(self.content.clone()).await
+    }
+}

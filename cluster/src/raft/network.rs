@@ -1,0 +1,188 @@
+//! openraft's calls to other nodes, over the peers' lanes.
+//!
+//! Entries, heartbeats and snapshots go over connections of their own, so that none waits behind another. Whatever
+//! fails is `Unreachable`: openraft then backs off instead of trying again at once.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use config::ids::NodeName;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{AnyError, OptionalSend};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::types::{PeerNode, Snapshot, TypeConfig, Vote};
+use super::wire;
+use crate::peer::codec;
+use crate::peer::message::raft::{
+    AppendReplyV1, AppendV1, SnapshotChunkV1, SnapshotReplyV1, TransferReplyV1, TransferV1, VoteReplyV1,
+    VoteRequestV1,
+};
+use crate::peer::message::{Blob, kind};
+use crate::peer::{Lane, Peers, Target};
+use crate::state::ids::RaftId;
+
+/// A busy follower may need longer for its sync than openraft's heartbeat interval; heartbeats go their own way.
+const APPEND_WITHIN: Duration = Duration::from_secs(2);
+/// One piece of a snapshot; the last one includes its installation.
+const CHUNK_WITHIN: Duration = Duration::from_secs(20);
+/// Bytes of one piece of a snapshot.
+pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// Makes clients.
+#[derive(Debug)]
+pub struct Network {
+    peers: Peers,
+}
+
+impl Network {
+    /// Calls go through `peers`.
+    pub fn new(peers: Peers) -> Self {
+        Self { peers }
+    }
+
+    fn client(&self, id: u64, node: &PeerNode, lane: Lane) -> Client {
+        Client { peers: self.peers.clone(), target: target(id, node), lane }
+    }
+}
+
+/// A member as the peers' door knows it; none: its name breaks the rule for names.
+pub fn target(id: u64, node: &PeerNode) -> Option<Target> {
+    let name = NodeName::parse(&node.name).ok()?;
+    Some(Target { name, address: node.address.clone(), raft_id: Some(RaftId(id)) })
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, id: u64, node: &PeerNode) -> Client {
+        self.client(id, node, Lane::Raft)
+    }
+
+    async fn new_heartbeat_client(&mut self, id: u64, node: &PeerNode) -> Client {
+        self.client(id, node, Lane::Heartbeat)
+    }
+
+    async fn new_snapshot_client(&mut self, id: u64, node: &PeerNode) -> Client {
+        self.client(id, node, Lane::Snapshot)
+    }
+}
+
+/// Calls one node over one lane.
+#[derive(Debug)]
+pub struct Client {
+    peers: Peers,
+    target: Option<Target>,
+    lane: Lane,
+}
+
+type Failed = RPCError<TypeConfig>;
+
+impl Client {
+    async fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        kind: u16,
+        question: &Q,
+        within: Duration,
+    ) -> Result<A, Unreachable<TypeConfig>> {
+        let unreachable = |why: String| Unreachable::new(&AnyError::error(why));
+        let Some(target) = &self.target else {
+            return Err(unreachable("the membership names a node by no valid name".to_owned()));
+        };
+        let payload = Bytes::from(codec::encode(question));
+        let answer = self
+            .peers
+            .call(target, self.lane, kind, payload, within)
+            .await
+            .map_err(|e| unreachable(e.to_string()))?;
+        codec::decode(&answer).map_err(|e| unreachable(e.to_string()))
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Client {
+    type SnapshotData = Bytes;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, Failed> {
+        let within = match self.lane {
+            Lane::Heartbeat => option.hard_ttl(),
+            _ => option.hard_ttl().max(APPEND_WITHIN),
+        };
+        let reply: AppendReplyV1 = self.call(kind::APPEND, &AppendV1::from(&rpc), within).await?;
+        Ok(reply.into())
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Failed> {
+        let reply: VoteReplyV1 = self.call(kind::VOTE, &VoteRequestV1::from(&rpc), option.hard_ttl()).await?;
+        Ok(reply.into())
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Failed> {
+        let reply: VoteReplyV1 =
+            self.call(kind::PRE_VOTE, &VoteRequestV1::from(&rpc), option.hard_ttl()).await?;
+        Ok(reply.into())
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let mut cancel = std::pin::pin!(cancel);
+        let bytes = snapshot.snapshot;
+        let mut offset = 0;
+        loop {
+            let end = bytes.len().min(offset + CHUNK_BYTES);
+            let chunk = SnapshotChunkV1 {
+                vote: vote.into(),
+                last: snapshot.meta.last_log_id.map(Into::into),
+                total: bytes.len() as u64,
+                offset: offset as u64,
+                bytes: Blob(bytes.slice(offset..end).to_vec()),
+            };
+            let reply: SnapshotReplyV1 = tokio::select! {
+                biased;
+                closed = &mut cancel => return Err(closed.into()),
+                reply = self.call(kind::SNAPSHOT, &chunk, CHUNK_WITHIN) => reply?,
+            };
+            match reply {
+                SnapshotReplyV1::Done(vote) => return Ok(SnapshotResponse::new(vote.into())),
+                SnapshotReplyV1::Continue(next) if next == end as u64 && end < bytes.len() => offset = end,
+                SnapshotReplyV1::Continue(next) => {
+                    let text = format!("the receiver wants byte {next}, {end} of {} were sent", bytes.len());
+                    return Err(NetworkError::from_string(text).into());
+                }
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, Failed> {
+        let reply: TransferReplyV1 =
+            self.call(kind::TRANSFER, &TransferV1::from(&req), option.hard_ttl().max(APPEND_WITHIN)).await?;
+        Ok(wire::transfer_response(reply))
+    }
+}

@@ -1,0 +1,265 @@
+//! What the replica's tasks share: the world, the peers, and, once this node belongs to a cluster, its seat in it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use config::ids::NodeName;
+use config::node::NodeFile;
+use openraft::async_runtime::WatchReceiver;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+
+use super::pushes::Pushes;
+use super::slot::{self, QUESTIONS_MAX, Question};
+use super::{lease, views};
+use crate::lease::Push;
+use crate::peer::codec;
+use crate::peer::message::control::IdentityV1;
+use crate::peer::message::kind;
+use crate::peer::message::quota::PushV1;
+use crate::peer::{Identity, Lane, Peers, Target};
+use crate::raft::backend::Redb;
+use crate::raft::log::Log;
+use crate::raft::machine::{Machine, Raft, Shared};
+use crate::raft::network::{Network, target};
+use crate::raft::serve::Service;
+use crate::raft::types::{PeerNode, StoredMembership};
+use crate::state::ids::{RaftId, Revision};
+use crate::view::View;
+use crate::world::{BootNs, World};
+
+const STORE: &str = "raft.redb";
+const PUSH_WITHIN: Duration = Duration::from_secs(1);
+const PUSHES_AT_ONCE: usize = 64;
+
+/// Shared by all tasks of the replica's domain, and by its door.
+pub(crate) struct Core {
+    pub world: World,
+    pub node: Arc<NodeFile>,
+    pub peers: Peers,
+    pub identity: Arc<Mutex<Identity>>,
+    pub seat: Mutex<Option<Arc<Seat>>>,
+    pub view: watch::Sender<Arc<View>>,
+    pub lease: Arc<AtomicU64>,
+    pub fatal: watch::Sender<Option<String>>,
+    pub pushes: Pushes,
+    /// One membership operation at a time.
+    pub membership: Arc<tokio::sync::Mutex<()>>,
+    pushing: Arc<Semaphore>,
+}
+
+/// This node's place in its cluster.
+pub(crate) struct Seat {
+    pub raft_id: RaftId,
+    pub cluster_id: u128,
+    pub raft: Raft,
+    pub log: Log,
+    pub shared: Shared,
+    pub service: Service,
+    pub role: watch::Receiver<Role>,
+    pub questions: mpsc::Sender<Question>,
+    /// Member → the revision that it last said it shows.
+    pub shown: Mutex<BTreeMap<u64, Revision>>,
+    /// Rung when `shown` changes.
+    pub told: Notify,
+    /// Rung when this node shows another revision.
+    pub changed: Notify,
+}
+
+/// What the consensus core says of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Role {
+    /// The term that this node leads.
+    pub leading: Option<u64>,
+    /// Who leads.
+    pub leader: Option<u64>,
+    /// The present term.
+    pub term: u64,
+    /// The effective membership.
+    pub membership: Arc<StoredMembership>,
+}
+
+impl Core {
+    pub fn new(
+        world: World,
+        node: Arc<NodeFile>,
+        peers: Peers,
+        identity: Arc<Mutex<Identity>>,
+        view: watch::Sender<Arc<View>>,
+        lease: Arc<AtomicU64>,
+        fatal: watch::Sender<Option<String>>,
+        pushes: Pushes,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            world,
+            node,
+            peers,
+            identity,
+            seat: Mutex::new(None),
+            view,
+            lease,
+            fatal,
+            pushes,
+            membership: Arc::default(),
+            pushing: Arc::new(Semaphore::new(PUSHES_AT_ONCE)),
+        })
+    }
+
+    /// This node's seat; none: it belongs to no cluster.
+    pub fn seat(&self) -> Option<Arc<Seat>> {
+        self.seat.lock().clone()
+    }
+
+    /// This node as the membership names it.
+    pub fn myself(&self) -> PeerNode {
+        PeerNode { name: self.node.name.as_str().to_owned(), address: self.node.cluster.advertise.clone() }
+    }
+
+    /// Random bytes.
+    pub fn random(&self) -> u128 {
+        let mut bytes = [0; 16];
+        self.world.chance.fill(&mut bytes);
+        u128::from_le_bytes(bytes)
+    }
+
+    /// Takes the seat that `identity` names: recovers log, vote and snapshot, and starts the tasks.
+    ///
+    /// # Errors
+    /// The disk's, or damaged records.
+    pub async fn sit(self: &Arc<Self>, identity: &IdentityV1) -> Result<Arc<Seat>, String> {
+        let text = |what: &str, e: &dyn std::fmt::Display| format!("{what}: {e}");
+        let world = self.world.clone();
+        let opened =
+            crate::raft::log::blocking(&self.world, move || Redb::open(&world, Path::new(STORE))).await;
+        let backend = Arc::new(opened.map_err(|e| text("the log can not be opened", &e))?);
+        let log = Log::open(&self.world, backend, self.fatal.clone())
+            .await
+            .map_err(|e| text("the log can not be read", &e))?;
+        let (machine, shared) =
+            Machine::open(&self.world).await.map_err(|e| text("the snapshot can not be read", &e))?;
+        let network = Network::new(self.peers.clone());
+        let raft = Raft::new(identity.raft_id, crate::raft::config(), network, log.clone(), machine)
+            .await
+            .map_err(|e| text("the consensus core does not start", &e))?;
+        let (role, roles) = watch::channel(Role::default());
+        let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
+        let seat = Arc::new(Seat {
+            raft_id: RaftId(identity.raft_id),
+            cluster_id: identity.cluster_id,
+            service: Service::new(raft.clone(), self.world.clone()),
+            raft,
+            log,
+            shared,
+            role: roles,
+            questions,
+            shown: Mutex::default(),
+            told: Notify::new(),
+            changed: Notify::new(),
+        });
+        {
+            let mut me = self.identity.lock();
+            me.cluster = Some(identity.cluster_id);
+            me.raft_id = Some(seat.raft_id);
+        }
+        *self.seat.lock() = Some(seat.clone());
+        tokio::spawn(watch_role(self.clone(), seat.clone(), role));
+        tokio::spawn(slot::run(self.clone(), seat.clone(), asked));
+        tokio::spawn(views::run(self.clone(), seat.clone()));
+        tokio::spawn(lease::run(self.clone(), seat.clone()));
+        Ok(seat)
+    }
+
+    /// Sends a push to a member; drops it when too many are on their way.
+    pub fn push(self: &Arc<Self>, seat: &Seat, to: RaftId, push: &Push) {
+        if to == seat.raft_id {
+            return self.pushes.push(push.clone());
+        }
+        let Some(target) = seat.member(to.0) else { return };
+        let Ok(permit) = self.pushing.clone().try_acquire_owned() else { return };
+        let payload = Bytes::from(codec::encode(&PushV1::from(push)));
+        let peers = self.peers.clone();
+        tokio::spawn(async move {
+            // A lost push does no harm: leases end by themselves.
+            let _ = peers.call(&target, Lane::Quota, kind::PUSH, payload, PUSH_WITHIN).await;
+            drop(permit);
+        });
+    }
+
+    /// Extends the view lease.
+    pub fn renew(&self, until: BootNs) {
+        self.lease.fetch_max(until.0, Ordering::AcqRel);
+    }
+}
+
+impl Seat {
+    /// A member to call; none: no such member, or this node.
+    pub fn member(&self, id: u64) -> Option<Target> {
+        let role = self.role.borrow();
+        let node = role.membership.membership().get_node(&id)?;
+        if id == self.raft_id.0 { None } else { target(id, node) }
+    }
+
+    /// The leader to call; none: unknown, or this node.
+    pub fn leader(&self) -> Option<Target> {
+        let leader = self.role.borrow().leader?;
+        self.member(leader)
+    }
+
+    /// Whether this node leads.
+    pub fn leads(&self) -> bool {
+        self.role.borrow().leading.is_some()
+    }
+
+    /// All members: id and name.
+    pub fn members(&self) -> Vec<(u64, String)> {
+        let role = self.role.borrow();
+        role.membership.membership().nodes().map(|(id, node)| (*id, node.name.clone())).collect()
+    }
+}
+
+/// Turns openraft's figures into roles, and its end into the replica's.
+async fn watch_role(core: Arc<Core>, seat: Arc<Seat>, role: watch::Sender<Role>) {
+    let mut metrics = seat.raft.server_metrics();
+    let mut all = seat.raft.metrics();
+    loop {
+        let next = {
+            let now = metrics.borrow_watched();
+            let term = now.vote.leader_id.term;
+            Role {
+                leading: (now.state.is_leader() && now.vote.committed).then_some(term),
+                leader: now.current_leader,
+                term,
+                membership: now.membership_config.clone(),
+            }
+        };
+        role.send_if_modified(|held| {
+            let differs = *held != next;
+            if differs {
+                *held = next;
+            }
+            differs
+        });
+        let dead = all.borrow_watched().running_state.clone().err();
+        if let Some(reason) = dead {
+            tracing::error!(%reason, "the consensus core has ended");
+            if !matches!(reason, openraft::errors::Fatal::Stopped) {
+                core.fatal.send_replace(Some(format!("the consensus core has ended: {reason}")));
+            }
+            return;
+        }
+        tokio::select! {
+            biased;
+            changed = metrics.changed() => if changed.is_err() { return },
+            changed = all.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// A name from a certificate and one from a message: they must be the same node's.
+pub(crate) fn same(name: &NodeName, said: &str) -> bool {
+    name.as_str() == said
+}

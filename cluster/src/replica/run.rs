@@ -1,0 +1,237 @@
+//! The replica's domain, from start to stop.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use config::node::{NodeFile, TlsFiles};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+use super::core::{Core, Seat};
+use super::pushes::Pushes;
+use super::service::Desk;
+use super::{Applied, ProposeError, ask, change};
+use crate::lease::{Ask, AskError, AskReply, Push};
+use crate::membership;
+use crate::peer::{Door, Identity, Me, Peers};
+use crate::raft::log::blocking;
+use crate::state::command::DocumentChange;
+use crate::state::ids::{RaftId, Revision, SessionId};
+use crate::tls::{Pem, Tls};
+use crate::view::View;
+use crate::world::World;
+
+/// Requests that are being worked on at once; more are refused.
+const AT_ONCE: usize = 256;
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+const SHUT_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// From the door.
+pub(crate) enum Request {
+    /// [`super::Replica::found`].
+    Found(oneshot::Sender<Result<(), String>>),
+    /// [`super::Replica::apply_document`].
+    Change {
+        /// Canonical JSON.
+        json: Arc<str>,
+        /// The revision it replaces.
+        expected: Option<Revision>,
+        /// To the door.
+        reply: oneshot::Sender<Result<Applied, ProposeError>>,
+    },
+    /// [`super::Replica::register`].
+    Register(u128, oneshot::Sender<Result<SessionId, AskError>>),
+    /// [`super::Replica::ask`].
+    Ask(Ask, oneshot::Sender<Result<AskReply, AskError>>),
+    /// [`super::Replica::stop`].
+    Stop(oneshot::Sender<()>),
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Request")
+    }
+}
+
+/// The domain's ends of what the door holds.
+pub(crate) struct Wiring {
+    pub view: watch::Sender<Arc<View>>,
+    pub lease: Arc<AtomicU64>,
+    pub asked: mpsc::Receiver<Request>,
+    pub pushed: mpsc::Sender<Push>,
+    pub fatal: watch::Sender<Option<String>>,
+    pub ready: oneshot::Sender<Result<(), String>>,
+}
+
+/// The domain's main.
+pub(crate) async fn run(world: World, node: Arc<NodeFile>, wiring: Wiring) {
+    let Wiring { view, lease, mut asked, pushed, fatal, ready } = wiring;
+    let pushes = Pushes::default();
+    let begun = begin(world, node, view, lease, fatal, pushes.clone()).await;
+    let (core, door, lock) = match begun {
+        Ok(begun) => begun,
+        Err(reason) => {
+            // Whoever started it may have given up.
+            let _ = ready.send(Err(reason));
+            return;
+        }
+    };
+    if ready.send(Ok(())).is_err() {
+        return;
+    }
+    tokio::spawn(pushes.deliver(pushed));
+    tokio::spawn(membership::settle(core.clone()));
+    let stopped = serve(&core, &mut asked).await;
+    if let Some(seat) = core.seat() {
+        leave(&seat).await;
+    }
+    drop((door, lock));
+    if let Some(stopped) = stopped {
+        // Whoever asked may have gone.
+        let _ = stopped.send(());
+    }
+}
+
+type Begun = (Arc<Core>, Door, Box<dyn Send + Sync>);
+
+async fn begin(
+    world: World,
+    node: Arc<NodeFile>,
+    view: watch::Sender<Arc<View>>,
+    lease: Arc<AtomicU64>,
+    fatal: watch::Sender<Option<String>>,
+    pushes: Pushes,
+) -> Result<Begun, String> {
+    let lock = world.disk.lock(&node.data).map_err(|e| {
+        format!(
+            "the data directory {} can not be taken: {e}; does another process use it?",
+            node.data.display()
+        )
+    })?;
+    let (disk, files) = (world.clone(), node.clone());
+    let (tls, kept) = blocking(&world, move || {
+        let tls = secure(&disk, &files).map_err(std::io::Error::other)?;
+        let kept = membership::identity(&disk, files.name.as_str()).map_err(std::io::Error::other)?;
+        Ok((tls, kept))
+    })
+    .await
+    .map_err(|e| e.to_string())?;
+    let identity = Arc::new(Mutex::new(Identity {
+        name: node.name.clone(),
+        cluster: kept.as_ref().map(|kept| kept.cluster_id),
+        raft_id: kept.as_ref().map(|kept| RaftId(kept.raft_id)),
+    }));
+    let said = identity.clone();
+    let me: Me = Arc::new(move || said.lock().clone());
+    let peers = Peers::new(world.clone(), tls.clone(), me.clone());
+    let core = Core::new(world.clone(), node.clone(), peers, identity, view, lease, fatal, pushes);
+    if let Some(kept) = &kept {
+        core.sit(kept).await?;
+    }
+    let listen = node.cluster.listen;
+    let door = Door::open(&world, listen, tls, me, Arc::new(Desk(Arc::downgrade(&core))))
+        .map_err(|e| format!("peers can not be listened for on {listen}: {e}"))?;
+    Ok((core, door, lock))
+}
+
+fn secure(world: &World, node: &NodeFile) -> Result<Tls, String> {
+    let Some(TlsFiles { ca, certificate, key }) = &node.cluster.tls else {
+        return Tls::plaintext(node.cluster.listen, &node.cluster.advertise).map_err(|e| e.to_string());
+    };
+    let read = |path: &Path| -> Result<Vec<u8>, String> {
+        let bytes = world.disk.read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        bytes.ok_or_else(|| format!("{}: there is no such file", path.display()))
+    };
+    let pem = Pem { ca: read(ca)?, certificate: read(certificate)?, key: read(key)? };
+    Tls::mutual(world.clock.clone(), &node.name, &pem).map_err(|e| e.to_string())
+}
+
+/// Works on requests until one says stop.
+async fn serve(core: &Arc<Core>, asked: &mut mpsc::Receiver<Request>) -> Option<oneshot::Sender<()>> {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    while let Some(request) = asked.recv().await {
+        if let Request::Stop(reply) = request {
+            return Some(reply);
+        }
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            refuse(request);
+            continue;
+        };
+        let core = core.clone();
+        tokio::spawn(async move {
+            work(&core, request).await;
+            drop(place);
+        });
+    }
+    None
+}
+
+/// A caller that stopped waiting for an answer does not take it: that is its right.
+async fn work(core: &Arc<Core>, request: Request) {
+    match request {
+        Request::Found(reply) => drop(reply.send(membership::found(core).await)),
+        Request::Change { json, expected, reply } => {
+            let change = DocumentChange { json, expected, request_id: core.random() };
+            drop(reply.send(change::propose(core, change).await));
+        }
+        Request::Register(nonce, reply) => drop(reply.send(ask::register(core, nonce).await)),
+        Request::Ask(batch, mut reply) => {
+            let answer = tokio::select! {
+                biased;
+                () = reply.closed() => return,
+                answer = ask::ask(core, batch) => answer,
+            };
+            drop(reply.send(answer));
+        }
+        Request::Stop(_) => {}
+    }
+}
+
+fn refuse(request: Request) {
+    match request {
+        Request::Found(reply) => drop(reply.send(Err("the replica is overloaded: try again".to_owned()))),
+        Request::Change { reply, .. } => drop(reply.send(Err(ProposeError::NoLeader))),
+        Request::Register(_, reply) => drop(reply.send(Err(AskError::Overloaded))),
+        Request::Ask(_, reply) => drop(reply.send(Err(AskError::Overloaded))),
+        Request::Stop(_) => {}
+    }
+}
+
+/// Hands leadership to the voter that is furthest, then ends the consensus core.
+async fn leave(seat: &Seat) {
+    if seat.leads()
+        && let Some(next) = successor(seat)
+    {
+        tracing::info!(to = next, "hands leadership over");
+        if let Err(error) = seat.raft.trigger().transfer_leader(next).await {
+            tracing::warn!(%error, "leadership was not handed over");
+        }
+        let gone = async {
+            while seat.leads() {
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        if timeout(HAND_OVER_WITHIN, gone).await.is_err() {
+            tracing::warn!(within = ?HAND_OVER_WITHIN, "no other node took the leadership");
+        }
+    }
+    match timeout(SHUT_WITHIN, seat.raft.shutdown()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the consensus core did not end well"),
+        Err(_) => tracing::warn!(within = ?SHUT_WITHIN, "the consensus core did not end"),
+    }
+}
+
+fn successor(seat: &Seat) -> Option<u64> {
+    use openraft::async_runtime::WatchReceiver;
+    let voters: Vec<u64> = seat.role.borrow().membership.membership().voter_ids().collect();
+    let metrics = seat.raft.metrics();
+    let now = metrics.borrow_watched();
+    let replication = now.replication.as_ref()?;
+    let others = replication.iter().filter(|(id, _)| **id != seat.raft_id.0 && voters.contains(id));
+    others.max_by_key(|(_, matched)| matched.map(|id| id.index)).map(|(id, _)| *id)
+}
