@@ -155,3 +155,5 @@ fn bearer(headers: &HeaderMap) -> Result<&str, AuthRefusal> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wycheproof_tests;

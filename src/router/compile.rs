@@ -1,0 +1,191 @@
+//! From a gateway document to what requests read of it. Pure: the caller reads the secrets.
+//!
+//! One revision's routes, quotas and keys are made and published together, so that no request ever sees half a revision.
+//! What has not changed since the revision before is shared with it: keys (so that verified tokens stay cached) and
+//! quotas.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cluster::state::ids::{LimitId, Revision};
+use cluster::state::key::{KeyValues, key, limit_id};
+use config::gateway::GatewayDocument;
+use config::identity::{Issuer, SecretSource};
+use config::ids::{QuotaName, TenantId, UpstreamName};
+use config::quota::{KeyPart, Limit, Quota};
+use config::route::{Access, Route};
+use config::upstream::Upstream;
+
+use super::table::Table;
+use crate::auth::secrets::Secret;
+use crate::auth::{AccessRule, TokenRule, Verifiers};
+use crate::journey::evidence::{ChargeRule, KeyOf, RouteRule};
+use crate::quota::QuotaRule;
+
+/// Everything that requests read of one revision. Immutable.
+#[derive(Debug)]
+pub struct Published {
+    /// Of the document.
+    pub revision: Revision,
+    /// Which route takes a request.
+    pub table: Table<Arc<RouteRule>>,
+    /// Whose tokens are good.
+    pub verifiers: Arc<Verifiers>,
+    /// All quotas, by number.
+    pub quotas: BTreeMap<LimitId, Arc<QuotaRule>>,
+    /// What `verifiers` was made of, fingerprints of secrets included.
+    issuers: Vec<Issuer>,
+}
+
+/// One revision as the cluster's view has it.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its number.
+    pub revision: Revision,
+    /// Its document.
+    pub document: Arc<GatewayDocument>,
+    /// Keys the hashes of quota keys.
+    pub secret: [u8; 16],
+}
+
+/// Makes a revision ready for requests. `read` reads a secret; it is not asked when the issuers are those of `last`.
+///
+/// # Errors
+/// Why this node cannot serve the revision, a line each, with what to do.
+pub fn compile(
+    source: &Source,
+    last: Option<&Published>,
+    read: impl FnMut(&SecretSource) -> Result<Secret, String>,
+) -> Result<Published, String> {
+    let document = &source.document;
+    let verifiers = match last {
+        Some(last) if last.issuers == document.issuers => Arc::clone(&last.verifiers),
+        _ => Arc::new(Verifiers::compile(source.revision, &document.issuers, read)?),
+    };
+    let quotas: BTreeMap<LimitId, Arc<QuotaRule>> =
+        document.quotas.iter().map(|quota| rule_of(quota, last)).collect();
+    let compiler = Compiler {
+        source,
+        verifiers: &verifiers,
+        upstreams: document.upstreams.iter().map(|up| (up.name.clone(), Arc::new(up.clone()))).collect(),
+        quotas: document.quotas.iter().map(|quota| (quota.name.clone(), Arc::new(quota.clone()))).collect(),
+        rules: &quotas,
+    };
+    let mut mistakes = Vec::new();
+    let mut rules = Vec::with_capacity(document.routes.len());
+    for route in &document.routes {
+        match compiler.route(route) {
+            Ok(rule) => rules.push(Arc::new(rule)),
+            Err(why) => mistakes.push(format!("route {}: {why}", route.name)),
+        }
+    }
+    if !mistakes.is_empty() {
+        return Err(mistakes.join("\n"));
+    }
+    let table =
+        Table::new(rules.iter().map(|rule| (&rule.route.name, &rule.route.matches, Arc::clone(rule))));
+    let issuers = document.issuers.clone();
+    Ok(Published { revision: source.revision, table, verifiers, quotas, issuers })
+}
+
+/// A quota's rule; the last revision's own if nothing about it has changed.
+fn rule_of(quota: &Quota, last: Option<&Published>) -> (LimitId, Arc<QuotaRule>) {
+    let limit_id = limit_id(quota);
+    let rule = QuotaRule {
+        name: quota.name.clone(),
+        limit_id,
+        wait: quota.wait,
+        on_quorum_loss: quota.on_quorum_loss,
+        limit: quota.limit,
+    };
+    let kept = last.and_then(|last| last.quotas.get(&limit_id)).filter(|kept| ***kept == rule);
+    (limit_id, kept.cloned().unwrap_or_else(|| Arc::new(rule)))
+}
+
+struct Compiler<'a> {
+    source: &'a Source,
+    verifiers: &'a Arc<Verifiers>,
+    upstreams: BTreeMap<UpstreamName, Arc<Upstream>>,
+    quotas: BTreeMap<QuotaName, Arc<Quota>>,
+    rules: &'a BTreeMap<LimitId, Arc<QuotaRule>>,
+}
+
+impl Compiler<'_> {
+    // References were checked when the document was read. A mistake here means that a node of another version let it in:
+    // then this node keeps what it has, and says so.
+    fn route(&self, route: &Route) -> Result<RouteRule, String> {
+        let upstream = self.upstreams.get(&route.upstream);
+        let upstream = upstream.ok_or_else(|| format!("no upstream is called {}", route.upstream))?;
+        let (mut screens, mut charges) = (Vec::new(), Vec::new());
+        let mut parts = Vec::new();
+        let mut seen = Vec::new();
+        for charge in &route.charges {
+            let quota = self.quotas.get(&charge.quota);
+            let quota = quota.ok_or_else(|| format!("no quota is called {}", charge.quota))?;
+            let rule = self.charge(quota, charge.cost)?;
+            if seen.contains(&rule.quota.limit_id) {
+                return Err(format!("found quota {} twice, wanted each once", charge.quota));
+            }
+            seen.push(rule.quota.limit_id);
+            parts.extend_from_slice(&quota.key);
+            if quota.is_screen() { screens.push(rule) } else { charges.push(rule) }
+        }
+        if route.access == Access::Public && !charges.is_empty() {
+            return Err(
+                "found a quota by tenant or client on a public route, wanted access by token".to_owned()
+            );
+        }
+        Ok(RouteRule {
+            route: route.clone(),
+            upstream: Arc::clone(upstream),
+            revision: self.source.revision,
+            access: self.access(&route.access, &parts),
+            screens: screens.into(),
+            charges: charges.into(),
+        })
+    }
+
+    fn charge(&self, quota: &Arc<Quota>, cost: u64) -> Result<ChargeRule, String> {
+        let fits = (1..=Limit::COST_MAX).contains(&cost);
+        let cost = u32::try_from(cost).ok().filter(|_| fits);
+        let cost = cost
+            .ok_or_else(|| format!("found a bad cost on {}, wanted 1 to {}", quota.name, Limit::COST_MAX))?;
+        let rule = &self.rules[&limit_id(quota)];
+        Ok(ChargeRule { quota: Arc::clone(rule), cost, key: key_of(Arc::clone(quota), self.source.secret) })
+    }
+
+    fn access(&self, access: &Access, parts: &[KeyPart]) -> AccessRule {
+        match access {
+            Access::Public => AccessRule::Public,
+            Access::Token { issuers, scopes } => {
+                let mut scopes: Vec<Box<str>> = scopes.iter().map(|scope| scope.as_str().into()).collect();
+                scopes.sort_unstable();
+                scopes.dedup();
+                AccessRule::Token(TokenRule {
+                    verifiers: Arc::clone(self.verifiers),
+                    issuers: issuers.clone().into(),
+                    scopes: scopes.into(),
+                    needs_tenant: parts.contains(&KeyPart::Tenant),
+                    needs_client: parts.contains(&KeyPart::Client),
+                })
+            }
+        }
+    }
+}
+
+/// Names a request's bucket without allocating.
+fn key_of(quota: Arc<Quota>, secret: [u8; 16]) -> KeyOf {
+    Box::new(move |rule, received, identity| {
+        let values = KeyValues {
+            tenant: identity.and_then(|who| who.tenant.as_ref()).map(TenantId::as_str),
+            client: identity.and_then(|who| who.client.as_deref()),
+            route: Some(rule.route.name.as_str()),
+            address: Some(received.address()),
+        };
+        key(&secret, &quota, &values)
+    })
+}
+
+#[cfg(test)]
+#[path = "compile_tests.rs"]
+pub(super) mod tests;

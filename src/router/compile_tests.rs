@@ -1,0 +1,143 @@
+use std::time::Duration;
+
+use config::identity::{Algorithm, Key, KeyMaterial};
+use config::ids::{IssuerName, RouteName};
+use config::quota::OnQuorumLoss;
+use config::route::{Charge, Match};
+use config::upstream::Endpoint;
+
+use super::*;
+
+pub(in super::super) fn secret() -> Secret {
+    Secret::from_bytes(vec![b's'; 32]).expect("long enough")
+}
+
+fn quota(name: &str, key: &[KeyPart]) -> Quota {
+    Quota {
+        name: QuotaName::parse(name).expect("a name"),
+        key: key.to_vec(),
+        limit: Limit { tokens: 10, per_ns: 1_000_000_000, burst: 10 },
+        wait: None,
+        on_quorum_loss: OnQuorumLoss::Deny,
+    }
+}
+
+fn charge(name: &str) -> Charge {
+    Charge { quota: QuotaName::parse(name).expect("a name"), cost: 1 }
+}
+
+/// One route `/api` with tokens of one issuer, counted by address and by tenant.
+pub(in super::super) fn document() -> GatewayDocument {
+    let issuer = IssuerName::parse("ours").expect("a name");
+    let upstream = UpstreamName::parse("echo").expect("a name");
+    let material = KeyMaterial::Secret {
+        source: SecretSource::File("dev.secret".into()),
+        fingerprint: Some(secret().fingerprint()),
+    };
+    GatewayDocument {
+        upstreams: vec![Upstream {
+            name: upstream.clone(),
+            endpoints: vec![Endpoint { host: "127.0.0.1".into(), port: 3000 }],
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(1),
+            body_idle_timeout: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(1),
+            connections_max: 4,
+        }],
+        issuers: vec![Issuer {
+            name: issuer.clone(),
+            issuer: "https://id.example".into(),
+            audiences: vec!["api".into()],
+            types: vec![],
+            keys: vec![Key { kid: None, algorithm: Algorithm::HS256, material }],
+            leeway: Duration::ZERO,
+            lifetime_max: None,
+            tenant_claim: "tenant".into(),
+            client_claim: "sub".into(),
+            scope_claim: "scope".into(),
+        }],
+        quotas: vec![quota("by-address", &[KeyPart::Address]), quota("by-tenant", &[KeyPart::Tenant])],
+        routes: vec![Route {
+            name: RouteName::parse("api").expect("a name"),
+            matches: Match { path: "/api".into(), methods: vec![], hosts: vec![] },
+            upstream,
+            access: Access::Token { issuers: vec![issuer], scopes: vec!["write".into(), "read".into()] },
+            charges: vec![charge("by-tenant"), charge("by-address")],
+            timeout: None,
+            strip_prefix: false,
+        }],
+        ..GatewayDocument::default()
+    }
+}
+
+fn source(revision: u64, document: GatewayDocument) -> Source {
+    Source { revision: Revision(revision), document: Arc::new(document), secret: [7; 16] }
+}
+
+fn compiled(revision: u64, document: GatewayDocument, last: Option<&Published>) -> Published {
+    compile(&source(revision, document), last, |_| Ok(secret())).expect("a complete document")
+}
+
+fn refused(document: GatewayDocument) -> String {
+    compile(&source(1, document), None, |_| Ok(secret())).expect_err("not servable")
+}
+
+#[test]
+fn quotas_by_connection_facts_are_screened_and_the_others_come_after_authentication() {
+    let published = compiled(1, document(), None);
+    let rule = published.table.find("h", "/api/x", "GET").expect("the route");
+    let names =
+        |rules: &[ChargeRule]| rules.iter().map(|rule| rule.quota.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(&rule.screens), ["by-address"]);
+    assert_eq!(names(&rule.charges), ["by-tenant"]);
+    let AccessRule::Token(access) = &rule.access else { panic!("the route wants a token") };
+    assert!(access.needs_tenant && !access.needs_client);
+    assert_eq!(access.scopes.join(" "), "read write");
+}
+
+#[test]
+fn what_has_not_changed_is_shared_with_the_revision_before() {
+    // given revision 1, and revision 2 that changes one quota
+    let first = compiled(1, document(), None);
+    let mut changed = document();
+    changed.quotas[0].limit.burst = 20;
+    let second =
+        compile(&source(2, changed), Some(&first), |_| panic!("no secret is read again")).expect("complete");
+    // then keys and the other quota are the same, and the changed one keeps its number
+    assert!(Arc::ptr_eq(&first.verifiers, &second.verifiers));
+    let ids: Vec<_> = document().quotas.iter().map(limit_id).collect();
+    assert!(!Arc::ptr_eq(&first.quotas[&ids[0]], &second.quotas[&ids[0]]));
+    assert!(Arc::ptr_eq(&first.quotas[&ids[1]], &second.quotas[&ids[1]]));
+    assert_eq!(second.quotas[&ids[0]].limit.burst, 20);
+}
+
+#[test]
+fn changed_keys_make_new_verifiers() {
+    let first = compiled(1, document(), None);
+    let mut changed = document();
+    changed.issuers[0].keys[0].kid = Some("new".into());
+    let second = compiled(2, changed, Some(&first));
+    assert_ne!(first.verifiers.since(), second.verifiers.since());
+}
+
+#[test]
+fn a_revision_that_hangs_together_badly_is_refused_with_all_reasons() {
+    let mut bad = document();
+    bad.routes
+        .push(Route { upstream: UpstreamName::parse("gone").expect("a name"), ..bad.routes[0].clone() });
+    bad.routes.push(Route { access: Access::Public, ..bad.routes[0].clone() });
+    bad.routes
+        .push(Route { charges: vec![charge("by-tenant"), charge("by-tenant")], ..bad.routes[0].clone() });
+    bad.routes
+        .push(Route { charges: vec![Charge { cost: 0, ..charge("by-tenant") }], ..bad.routes[0].clone() });
+    let why = refused(bad);
+    for words in ["called gone", "public route", "twice", "cost"] {
+        assert!(why.contains(words), "{words:?} is missing in {why:?}");
+    }
+}
+
+#[test]
+fn a_revision_without_its_secret_is_refused() {
+    let none = compile(&source(1, document()), None, |_| Err("no such file".into())).expect_err("no secret");
+    assert!(none.contains("issuer ours") && none.contains("no such file"), "{none}");
+}
