@@ -21,6 +21,9 @@ const KEYS: &str = include_str!("../../tests/data/wycheproof/wycheproof_json_web
 /// Marked valid, with a letter outside of base64url in header or payload: readers may skip it. Ours never does.
 const STRICTER_THAN: [u64; 2] = [372, 373];
 
+/// Marked invalid for bad padding, but the padding is missing in the file: the text is that of vector 357, which is valid.
+const MISPRINTED: [u64; 2] = [367, 370];
+
 /// What our code says to a vector.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
@@ -59,7 +62,10 @@ fn load(jwk: &Value) -> Result<VerifyKey, Said> {
             secret.map(|secret| VerifyKey::secret(&secret)).map_err(|_| Said::Refused)
         }
         (Some("RSA"), Some("RS256"), _) => {
-            let integer = |name| bytes(jwk, name).map(|number| der(2, &[&[0][..], &number].concat()));
+            let sign = |number: &[u8]| {
+                if number.first().is_some_and(|top| top & 0x80 != 0) { &[0][..] } else { &[] }
+            };
+            let integer = |name| bytes(jwk, name).map(|number| der(2, &[sign(&number), &number].concat()));
             let (n, e) = (integer("n").ok_or(Said::Refused)?, integer("e").ok_or(Said::Refused)?);
             let pem = pem("RSA PUBLIC KEY", &der(0x30, &[n, e].concat()));
             VerifyKey::public(Algorithm::RS256, &pem).map_err(|_| Said::Refused)
@@ -100,6 +106,9 @@ fn run(file: &str, pick: impl Fn(&Value) -> Option<&Value>) -> (usize, usize) {
         let key = load(jwk);
         for test in group["tests"].as_array().expect("a list of tests") {
             let id = test["tcId"].as_u64().expect("a number");
+            if MISPRINTED.contains(&id) {
+                continue;
+            }
             let valid = test["result"] == "valid";
             match say(&key, test["jws"].as_str().unwrap_or_default()) {
                 Said::NotOurs => {}
