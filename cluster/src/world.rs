@@ -13,6 +13,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+mod contract;
+pub use contract::contract;
+
 /// A boxed future that may cross threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -124,7 +127,8 @@ pub trait Chance: Send + Sync {
 ///
 /// These calls block; they are made at start or inside [`Domains::blocking`].
 pub trait Disk: Send + Sync {
-    /// Takes the data directory for this process, making it when missing; held until the guard is dropped.
+    /// Takes the data directory for this process, making it when missing; held until the guard is dropped. Relative
+    /// paths are under it from then on.
     ///
     /// # Errors
     /// `WouldBlock` if another process holds it.
@@ -137,7 +141,7 @@ pub trait Disk: Send + Sync {
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Removes a file; no error when there is none.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Names of the files in a directory, sorted; empty if there is no such directory.
+    /// Names of the files in a directory (without the directory), sorted; empty if there is no such directory.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
 }
 
