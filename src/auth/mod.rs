@@ -111,18 +111,12 @@ impl TokenRule {
         if !self.scopes.iter().all(|scope| identity.scopes.binary_search(scope).is_ok()) {
             return Err(AuthRefusal::InsufficientScope { needed: Arc::clone(&self.scopes) });
         }
-        let missing = |pick: fn((Arc<str>, Arc<str>)) -> Arc<str>| {
-            let names =
-                self.verifiers.claims_of(&identity.issuer).map(|(t, c)| (Arc::clone(t), Arc::clone(c)));
-            // An identity is made by these verifiers, so its issuer is among them; the words stand in for the type's sake.
-            let claim = pick(names.unwrap_or_else(|| ("tenant".into(), "client".into())));
-            Err(AuthRefusal::MissingClaim { claim })
-        };
-        if self.needs_tenant && identity.tenant.is_none() {
-            return missing(|(tenant, _)| tenant);
-        }
-        if self.needs_client && identity.client.is_none() {
-            return missing(|(_, client)| client);
+        let without_tenant = self.needs_tenant && identity.tenant.is_none();
+        if without_tenant || (self.needs_client && identity.client.is_none()) {
+            let claims = self.verifiers.claims_of(&identity.issuer);
+            let (tenant, client) = claims.expect("an identity's issuer is one of the verifiers that made it");
+            let claim = Arc::clone(if without_tenant { tenant } else { client });
+            return Err(AuthRefusal::MissingClaim { claim });
         }
         Ok(())
     }

@@ -37,9 +37,15 @@ fn bytes(jwk: &Value, name: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(jwk[name].as_str()?).ok()
 }
 
+/// One element, its length written as short as it goes.
 fn der(tag: u8, content: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(content.len()).expect("a key is shorter than 64 KiB");
-    [&[tag, 0x82][..], &len.to_be_bytes(), content].concat()
+    let [high, low] = u16::try_from(content.len()).expect("a key is shorter than 64 KiB").to_be_bytes();
+    let head = match (high, low) {
+        (0, ..0x80) => vec![tag, low],
+        (0, _) => vec![tag, 0x81, low],
+        _ => vec![tag, 0x82, high, low],
+    };
+    [&head, content].concat()
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -47,6 +53,15 @@ fn pem(label: &str, der: &[u8]) -> String {
     let lines: Vec<&str> =
         text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+fn rsa_pem(jwk: &Value) -> Option<String> {
+    let integer = |name| {
+        let number = bytes(jwk, name)?;
+        let sign: &[u8] = if number.first().is_some_and(|top| top & 0x80 != 0) { &[0] } else { &[] };
+        Some(der(2, &[sign, &number].concat()))
+    };
+    Some(pem("RSA PUBLIC KEY", &der(0x30, &[integer("n")?, integer("e")?].concat())))
 }
 
 /// Loads a JWK as an operator would configure it. `Err(NotOurs)`: there is no way to.
@@ -62,12 +77,7 @@ fn load(jwk: &Value) -> Result<VerifyKey, Said> {
             secret.map(|secret| VerifyKey::secret(&secret)).map_err(|_| Said::Refused)
         }
         (Some("RSA"), Some("RS256"), _) => {
-            let sign = |number: &[u8]| {
-                if number.first().is_some_and(|top| top & 0x80 != 0) { &[0][..] } else { &[] }
-            };
-            let integer = |name| bytes(jwk, name).map(|number| der(2, &[sign(&number), &number].concat()));
-            let (n, e) = (integer("n").ok_or(Said::Refused)?, integer("e").ok_or(Said::Refused)?);
-            let pem = pem("RSA PUBLIC KEY", &der(0x30, &[n, e].concat()));
+            let pem = rsa_pem(jwk).ok_or(Said::Refused)?;
             VerifyKey::public(Algorithm::RS256, &pem).map_err(|_| Said::Refused)
         }
         (Some("EC"), Some("ES256"), Some("P-256")) => {
@@ -150,4 +160,20 @@ fn every_bad_key_of_wycheproof_is_refused() {
         if keys.len() == 1 { keys.first() } else { None }
     });
     assert!(accepted >= 2 && refused >= 5, "accepted {accepted}, refused {refused}");
+}
+
+#[test]
+fn weak_rsa_keys_are_refused_for_their_weakness() {
+    let file: Value = serde_json::from_str(KEYS).expect("the vectors are JSON");
+    let groups = file["testGroups"].as_array().expect("a list of groups");
+    for (comment, words) in [
+        ("jws_rsa_roca_key", "flawed generator"),
+        ("keysize_too_small", "1024 bits"),
+        ("exponentOne", "exponent"),
+    ] {
+        let group = groups.iter().find(|group| group["comment"] == comment).expect("a group");
+        let pem = rsa_pem(&group["public"]["keys"][0]).expect("an RSA key");
+        let why = VerifyKey::public(Algorithm::RS256, &pem).expect_err(comment);
+        assert!(why.contains(words), "{comment}: {why}");
+    }
 }
