@@ -45,8 +45,6 @@ pub struct Ledger {
     pub(super) counts: BTreeMap<LimitId, u64>,
     pub(super) tally: Tally,
     pub(super) sweep: Sweep,
-    /// Buckets looked at by the last entry: bounded by its items (not part of the state).
-    touched: usize,
 }
 
 impl Default for Ledger {
@@ -68,7 +66,6 @@ impl Ledger {
             counts: BTreeMap::new(),
             tally: Tally::default(),
             sweep: Sweep::default(),
-            touched: 0,
         }
     }
 
@@ -92,14 +89,8 @@ impl Ledger {
         self.counts.values().sum()
     }
 
-    /// Buckets that the last entry looked at; at most three for each item, and a few.
-    pub fn touched(&self) -> usize {
-        self.touched
-    }
-
     pub(super) fn begin(&mut self, stamp: Tau) {
         self.tau = self.tau.max(stamp);
-        self.touched = 0;
     }
 
     pub(super) fn amounts(&mut self, revision: Revision, amounts: Amounts) {
@@ -129,7 +120,6 @@ impl Ledger {
 
     /// One item. The second of a key in one batch, which no correct gateway sends, voids the lease.
     fn item(&mut self, session: SessionId, item: &Item, first: bool) -> ItemOutcome {
-        self.touched += 1;
         let mut tally = Tally::default();
         let Some((mut bucket, limit)) = self.open(item.key, &mut tally) else {
             return ItemOutcome { keep: false, lid: None, grant: 0, ttl_ns: 0, left: 0, unknown: true };
@@ -215,14 +205,15 @@ impl Ledger {
     }
 
     /// The end of every entry: looks at a few buckets, sessions and ghosts, and forgets what makes no difference.
-    pub(super) fn sweep(&mut self) {
+    /// Returns how many buckets it looked at: at most two for each of the entry's `items`, and a few.
+    pub(super) fn sweep(&mut self, items: usize) -> usize {
         self.sessions.sweep(self.tau, SWEEP_SESSIONS);
         self.ghosts.sweep(&self.tables, self.tau, SWEEP_GHOSTS, &self.counts);
-        let mut left = SWEEP_BUCKETS + 2 * self.touched;
+        let most = SWEEP_BUCKETS + 2 * items;
+        let mut left = most;
         for _ in 0..SWEEP_PAGES.min(self.pages.count()) {
             let chunk = self.pages.chunk(self.sweep.page, self.sweep.after, left);
             left -= chunk.len();
-            self.touched += chunk.len();
             for (key, bucket) in &chunk {
                 self.sweep_bucket(*key, bucket);
             }
@@ -239,6 +230,7 @@ impl Ledger {
             }
         }
         self.check();
+        most - left
     }
 
     /// Forgets a bucket that a new one would equal; writes it back only if it lags behind a table or an expiry.

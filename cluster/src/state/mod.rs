@@ -30,7 +30,11 @@ mod pages;
 mod rules;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -94,7 +98,7 @@ impl State {
         let document = stamped.document.as_ref().map(|change| self.change(change));
         let sessions = stamped.registers.iter().map(|register| self.ledger.register(register)).collect();
         let batches = stamped.batches.iter().map(|batch| self.ledger.batch(batch)).collect();
-        self.ledger.sweep();
+        self.ledger.sweep(stamped.batches.iter().map(|batch| batch.items.len()).sum());
         StampedOutcome { document, sessions, batches }
     }
 
