@@ -121,4 +121,22 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_ed25519_example_of_rfc_8037_is_accepted_and_no_other_signature() {
+        // given the key of RFC 8037 appendix A.2 behind the head of an Ed25519 SubjectPublicKeyInfo (RFC 8410)
+        let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----";
+        let key = VerifyKey::public(Algorithm::EdDSA, pem).expect("a good key");
+        // then the token of appendix A.4 is its own, and the token with another payload is not
+        let signature =
+            "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+        let verifies = |payload: &str| {
+            let token = format!("eyJhbGciOiJFZERTQSJ9.{payload}.{signature}");
+            key.verifies(&Unverified::parse(&token).expect("compact form"))
+        };
+        assert!(verifies("RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc"));
+        assert!(!verifies("RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmg"));
+        assert!(VerifyKey::public(Algorithm::ES256, pem).is_err());
+        assert!(VerifyKey::public(Algorithm::RS256, pem).is_err());
+    }
 }
