@@ -115,8 +115,6 @@ impl Parts {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
-
     use super::super::testing::quota;
     use super::*;
 
@@ -153,7 +151,6 @@ mod tests {
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("10.0.0.1"), of(&Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped().to_string()));
         assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
-        let _: Ipv6Addr = "::1".parse().expect("an address");
     }
 
     #[test]

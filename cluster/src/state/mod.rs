@@ -30,6 +30,8 @@ mod pages;
 mod rules;
 
 #[cfg(test)]
+mod checker;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod testing;
