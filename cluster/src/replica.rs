@@ -40,7 +40,11 @@ const PUSHES_MAX: usize = 256;
 const FOUND_WITHIN: Duration = Duration::from_secs(30);
 /// All attempts to change the document, and the last one's end.
 const CHANGE_WITHIN: Duration = Duration::from_secs(30);
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+const DIGEST_WITHIN: Duration = Duration::from_secs(5);
+const STOP_WITHIN: Duration = Duration::from_secs(15);
+
+/// Held as long as anything of the domain may touch the disk.
+type DirectoryLock = Box<dyn Send + Sync>;
 
 /// The door to this node's replica. Cheap to clone; usable from every thread.
 #[derive(Clone, Debug)]
@@ -48,6 +52,8 @@ pub struct Replica {
     view: watch::Receiver<Arc<View>>,
     lease: Arc<AtomicU64>,
     requests: mpsc::Sender<Request>,
+    /// True once the domain has ended and nothing of it touches the disk any more.
+    over: watch::Receiver<bool>,
 }
 
 /// What a started replica consists of.
@@ -78,13 +84,22 @@ impl Replica {
         let wiring = Wiring { view, lease: lease.clone(), asked, pushed, fatal: fatal.clone(), ready };
         let domains = world.domains.clone();
         let ended = domains.spawn("raft", Box::pin(run::run(world, node, wiring)));
+        let (end, over) = watch::channel(false);
+        let (keep, kept) = oneshot::channel::<DirectoryLock>();
         tokio::spawn(async move {
-            if let Err(panic) = ended.await {
+            let ended = ended.await;
+            if let Err(panic) = ended {
                 fatal.send_replace(Some(format!("the replica's thread ended: {panic}")));
             }
+            // Given back only now: tasks of the domain may have used the disk to its end.
+            drop(kept.await);
+            end.send_replace(true);
         });
-        started.await.map_err(|_| "the replica's thread ended before it was ready".to_owned())??;
-        Ok(Started { replica: Self { view: views, lease, requests }, pushes, fatal: died })
+        let lock =
+            started.await.map_err(|_| "the replica's thread ended before it was ready".to_owned())??;
+        // The task above is there as long as the runtime is; without it the lock is given back at once.
+        drop(keep.send(lock));
+        Ok(Started { replica: Self { view: views, lease, requests, over }, pushes, fatal: died })
     }
 
     /// The present view. Immutable; costs an atomic load.
@@ -168,12 +183,21 @@ impl Replica {
         }
     }
 
+    /// The last applied index and the fingerprint of the state there: equal on all nodes at equal indexes.
+    /// None: this node belongs to no cluster, or has stopped.
+    pub async fn digest(&self) -> Option<(u64, u64)> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.try_send(Request::Digest(reply)).ok()?;
+        timeout(DIGEST_WITHIN, answer).await.ok()?.ok()?
+    }
+
     /// Hands leadership over if this node leads, then stops.
     pub async fn stop(&self) {
-        let (reply, stopped) = oneshot::channel();
-        if self.requests.send(Request::Stop(reply)).await.is_ok() {
-            // Dropped unanswered if the domain ended on its own; a hanging disk must not keep the process.
-            let _ = timeout(STOP_WITHIN, stopped).await;
+        // Fails if the domain has ended on its own.
+        let _ = self.requests.send(Request::Stop).await;
+        let mut over = self.over.clone();
+        if timeout(STOP_WITHIN, over.wait_for(|over| *over)).await.is_err() {
+            tracing::warn!(within = ?STOP_WITHIN, "the replica did not stop: a hanging disk?");
         }
     }
 }

@@ -47,8 +47,10 @@ pub(crate) enum Request {
     Register(u128, oneshot::Sender<Result<SessionId, AskError>>),
     /// [`super::Replica::ask`].
     Ask(Ask, oneshot::Sender<Result<AskReply, AskError>>),
+    /// [`super::Replica::digest`].
+    Digest(oneshot::Sender<Option<(u64, u64)>>),
     /// [`super::Replica::stop`].
-    Stop(oneshot::Sender<()>),
+    Stop,
 }
 
 impl std::fmt::Debug for Request {
@@ -64,7 +66,7 @@ pub(crate) struct Wiring {
     pub asked: mpsc::Receiver<Request>,
     pub pushed: mpsc::Sender<Push>,
     pub fatal: watch::Sender<Option<String>>,
-    pub ready: oneshot::Sender<Result<(), String>>,
+    pub ready: oneshot::Sender<Result<Box<dyn Send + Sync>, String>>,
 }
 
 /// The domain's main.
@@ -80,20 +82,16 @@ pub(crate) async fn run(world: World, node: Arc<NodeFile>, wiring: Wiring) {
             return;
         }
     };
-    if ready.send(Ok(())).is_err() {
+    if ready.send(Ok(lock)).is_err() {
         return;
     }
     tokio::spawn(pushes.deliver(pushed));
     tokio::spawn(membership::settle(core.clone()));
-    let stopped = serve(&core, &mut asked).await;
+    serve(&core, &mut asked).await;
     if let Some(seat) = core.seat() {
         leave(&seat).await;
     }
-    drop((door, lock));
-    if let Some(stopped) = stopped {
-        // Whoever asked may have gone.
-        let _ = stopped.send(());
-    }
+    drop(door);
 }
 
 type Begun = (Arc<Core>, Door, Box<dyn Send + Sync>);
@@ -151,11 +149,11 @@ fn secure(world: &World, node: &NodeFile) -> Result<Tls, String> {
 }
 
 /// Works on requests until one says stop.
-async fn serve(core: &Arc<Core>, asked: &mut mpsc::Receiver<Request>) -> Option<oneshot::Sender<()>> {
+async fn serve(core: &Arc<Core>, asked: &mut mpsc::Receiver<Request>) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     while let Some(request) = asked.recv().await {
-        if let Request::Stop(reply) = request {
-            return Some(reply);
+        if let Request::Stop = request {
+            return;
         }
         let Ok(place) = places.clone().try_acquire_owned() else {
             refuse(request);
@@ -167,7 +165,6 @@ async fn serve(core: &Arc<Core>, asked: &mut mpsc::Receiver<Request>) -> Option<
             drop(place);
         });
     }
-    None
 }
 
 /// A caller that stopped waiting for an answer does not take it: that is its right.
@@ -187,7 +184,14 @@ async fn work(core: &Arc<Core>, request: Request) {
             };
             drop(reply.send(answer));
         }
-        Request::Stop(_) => {}
+        Request::Digest(reply) => {
+            let digest = core.seat().map(|seat| {
+                let replicated = seat.shared.replicated.lock();
+                (replicated.applied_index(), replicated.state.digest())
+            });
+            let _ = reply.send(digest);
+        }
+        Request::Stop => {}
     }
 }
 
@@ -197,7 +201,8 @@ fn refuse(request: Request) {
         Request::Change { reply, .. } => drop(reply.send(Err(ProposeError::NoLeader))),
         Request::Register(_, reply) => drop(reply.send(Err(AskError::Overloaded))),
         Request::Ask(_, reply) => drop(reply.send(Err(AskError::Overloaded))),
-        Request::Stop(_) => {}
+        Request::Digest(reply) => drop(reply),
+        Request::Stop => {}
     }
 }
 
