@@ -14,6 +14,9 @@ pub mod log;
 pub mod quota;
 pub mod raft;
 
+#[cfg(test)]
+mod golden;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Which message a call carries. Numbers are never reused.
