@@ -4,6 +4,7 @@
 //! own CA is the only root: a certificate from it is the credential to be a node, and its DNS names are the node
 //! names that its holder may bear.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -184,7 +185,7 @@ impl Tls {
                 let stream = TlsConnector::from(client.clone())
                     .connect(server_name, stream)
                     .await
-                    .map_err(|e| TlsError::Handshake(e.to_string()))?;
+                    .map_err(|e| TlsError::Handshake(reason(&e)))?;
                 let certified = Certified::of(stream.get_ref().1.peer_certificates())?;
                 Ok(Secured { stream: Box::new(stream), certified })
             }
@@ -207,7 +208,7 @@ impl Tls {
                 let stream = TlsAcceptor::from(server.clone())
                     .accept(stream)
                     .await
-                    .map_err(|e| TlsError::Handshake(e.to_string()))?;
+                    .map_err(|e| TlsError::Handshake(reason(&e)))?;
                 let certified = Certified::of(stream.get_ref().1.peer_certificates())?;
                 Ok(Secured { stream: Box::new(stream), certified })
             }
@@ -269,6 +270,25 @@ impl Certified {
                 verify_server_name(&parsed, &name).map_err(|e| e.to_string())
             }
         }
+    }
+}
+
+/// A handshake's failure in the operator's words where the library's are not plain.
+fn reason(error: &io::Error) -> String {
+    use rustls::{CertificateError, Error};
+    let library = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match library {
+        // Clusters' CAs bear one name, so that a foreign one is met as a signature that does not fit.
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
+            "the peer's certificate is not signed by this cluster's CA".to_owned()
+        }
+        Some(Error::AlertReceived(alert)) => {
+            format!(
+                "the peer does not accept this node's certificate, or closed: {alert:?}; its log says why"
+            )
+        }
+        Some(Error::InvalidMessage(_)) => format!("the peer does not speak TLS: {error}"),
+        _ => error.to_string(),
     }
 }
 

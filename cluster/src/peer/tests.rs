@@ -1,1 +1,5 @@
-//! Over real sockets.
+//! Calls over real loopback sockets, and what happens to everybody else.
+
+mod calls;
+mod fixture;
+mod strangers;

@@ -1,0 +1,206 @@
+//! Two or more nodes in one process, on loopback sockets, with certificates made for the test.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use config::ids::NodeName;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+
+use super::super::{Caller, Door, Identity, Lane, Me, Peers, Serve, Target};
+use crate::state::ids::RaftId;
+use crate::tls::{Pem, Tls, TlsError};
+use crate::world::*;
+
+pub fn name(text: &str) -> NodeName {
+    NodeName::parse(text).expect("valid")
+}
+
+/// Sockets of the kernel, a wall clock that stands in 2026, chance that counts; no disk, no threads.
+pub fn world() -> World {
+    let outside = Arc::new(Outside::default());
+    World {
+        net: outside.clone(),
+        clock: outside.clone(),
+        disk: outside.clone(),
+        chance: outside.clone(),
+        domains: outside,
+    }
+}
+
+#[derive(Default)]
+struct Outside {
+    chance: AtomicU64,
+}
+
+impl Net for Outside {
+    fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        })
+    }
+    fn bind(&self, address: SocketAddr, _: Share) -> io::Result<Box<dyn Listener>> {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(Box::new(tokio::net::TcpListener::from_std(listener)?))
+    }
+}
+
+impl Listener for tokio::net::TcpListener {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, peer) = tokio::net::TcpListener::accept(self).await?;
+            Ok((Box::new(stream) as Box<dyn Stream>, peer))
+        })
+    }
+    fn local_addr(&self) -> SocketAddr {
+        tokio::net::TcpListener::local_addr(self).expect("bound")
+    }
+}
+
+impl Clock for Outside {
+    fn mono(&self) -> MonoNs {
+        MonoNs(0)
+    }
+    fn boot(&self) -> BootNs {
+        BootNs(0)
+    }
+    fn wall(&self) -> UnixMs {
+        UnixMs(1_800_000_000_000)
+    }
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+impl Chance for Outside {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(self.chance.fetch_add(1, Ordering::Relaxed) as u8);
+    }
+}
+
+impl Disk for Outside {
+    fn lock(&self, _: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn store(&self, _: &Path) -> io::Result<Box<dyn redb::StorageBackend>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn read(&self, _: &Path) -> io::Result<Option<Vec<u8>>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn write(&self, _: &Path, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn list(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Domains for Outside {
+    fn spawn(&self, _: &str, _: BoxFuture<'static, ()>) -> BoxFuture<'static, Result<(), String>> {
+        Box::pin(async { Err("no threads here".into()) })
+    }
+    fn blocking(&self, _: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
+    }
+    fn parallelism(&self) -> u16 {
+        1
+    }
+}
+
+/// A certificate authority of the test.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let key = KeyPair::generate().expect("key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let pem = params.self_signed(&key).expect("signed").pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// Files of a node with these DNS names, valid for the years from 2025 up to, not including, `until`.
+    pub fn pem(&self, names: &[&str], until: i32) -> Pem {
+        let key = KeyPair::generate().expect("key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("DNS names");
+        params.not_before = date_time_ymd(2025, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
+        Pem {
+            ca: self.pem.clone().into_bytes(),
+            certificate: certificate.pem().into_bytes(),
+            key: key.serialize_pem().into_bytes(),
+        }
+    }
+
+    /// As [`Tls::mutual`] for a node that bears its own name.
+    pub fn tls(&self, node: &str) -> Tls {
+        mutual(node, &self.pem(&[node], 2040)).expect("usable")
+    }
+}
+
+pub fn mutual(node: &str, pem: &Pem) -> Result<Tls, TlsError> {
+    Tls::mutual(world().clock, &name(node), pem)
+}
+
+pub fn me(node: &str, cluster: Option<u128>, raft_id: Option<u64>) -> Me {
+    let identity = Identity { name: name(node), cluster, raft_id: raft_id.map(RaftId) };
+    Arc::new(move || identity.clone())
+}
+
+/// Answers with what it was sent, after as many milliseconds as `kind` says; refuses kind 13 and never answers 99.
+pub struct Echo;
+
+impl Serve for Echo {
+    fn serve(
+        &self,
+        from: Caller,
+        lane: Lane,
+        kind: u16,
+        payload: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
+        Box::pin(async move {
+            match kind {
+                13 => Err(format!("{} may not do that on {lane:?}", from.name)),
+                99 => std::future::pending().await,
+                ms => {
+                    tokio::time::sleep(Duration::from_millis(ms.into())).await;
+                    Ok(payload)
+                }
+            }
+        })
+    }
+}
+
+/// Node n2 (raft id 2 of cluster 1) behind its door.
+pub fn n2(tls: Tls) -> (Door, Target) {
+    let door =
+        Door::open(&world(), ([127, 0, 0, 1], 0).into(), tls, me("n2", Some(1), Some(2)), Arc::new(Echo))
+            .expect("a free port");
+    let target = target("n2", door.local_addr());
+    (door, target)
+}
+
+pub fn target(node: &str, address: SocketAddr) -> Target {
+    Target { name: name(node), address: address.to_string(), raft_id: None }
+}
+
+/// Node n1 (raft id 1 of cluster 1), calling.
+pub fn n1(tls: Tls) -> Peers {
+    Peers::new(world(), tls, me("n1", Some(1), Some(1)))
+}
