@@ -1,1 +1,116 @@
+//! The operators' door: health, figures, status, and changes of the gateway document. Loopback only, for it asks
+//! nobody who they are.
 
+mod document;
+mod status;
+
+pub use document::CANONICAL;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use cluster::replica::Replica;
+use cluster::world::{Listener, Stream, World};
+use config::ids::NodeName;
+
+use crate::node::probe::{Health, Probe};
+use crate::quota::Keeper;
+use crate::router::Routes;
+use crate::telemetry::Telemetry;
+
+/// What the door shows and changes.
+#[derive(Clone)]
+pub struct Door {
+    /// This node.
+    pub name: NodeName,
+    /// The cluster.
+    pub replica: Replica,
+    /// Leases and quotas.
+    pub keeper: Keeper,
+    /// What is compiled.
+    pub routes: Routes,
+    /// Traffic.
+    pub telemetry: Telemetry,
+    /// Health.
+    pub probe: Probe,
+    /// Files with secrets are read through it.
+    pub world: World,
+}
+
+/// Serves until dropped.
+pub async fn serve(door: Door, listener: Box<dyn Listener>) {
+    let router = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/v1/status", get(status::status))
+        .route("/v1/document", get(document::show).post(document::apply))
+        .route("/v1/cluster/init", post(init))
+        .fallback(|| async {
+            problem(StatusCode::NOT_FOUND, "there is nothing here; see the README's list of paths")
+        })
+        .layer(DefaultBodyLimit::max(document::BODY_BYTES_MAX))
+        .with_state(Arc::new(door));
+    // `axum::serve` retries failed accepts by itself and never returns an error.
+    let _ = axum::serve(Acceptor(listener), router).await;
+}
+
+/// Lets axum accept from the world's listener.
+struct Acceptor(Box<dyn Listener>);
+
+impl axum::serve::Listener for Acceptor {
+    type Io = Box<dyn Stream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            match self.0.accept().await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "the operators' door cannot accept");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        Ok(self.0.local_addr())
+    }
+}
+
+async fn readyz(State(door): State<Arc<Door>>) -> Response {
+    let readiness = door.probe.read();
+    let code = match readiness.status {
+        Health::Ready | Health::Degraded => StatusCode::OK,
+        Health::Unready => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (code, axum::Json(readiness)).into_response()
+}
+
+async fn metrics(State(door): State<Arc<Door>>) -> Response {
+    let text = door.telemetry.render_prometheus() + &status::cluster_metrics(&door);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+async fn init(State(door): State<Arc<Door>>) -> Response {
+    match door.replica.found().await {
+        Ok(()) => axum::Json(serde_json::json!({ "node": door.name.as_str() })).into_response(),
+        Err(why) => problem(StatusCode::CONFLICT, &why),
+    }
+}
+
+/// An answer in the form of RFC 9457.
+fn problem(status: StatusCode, detail: &str) -> Response {
+    let body = serde_json::json!({
+        "title": status.canonical_reason().unwrap_or("error"),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+}

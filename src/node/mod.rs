@@ -1,1 +1,152 @@
+//! One node: starts the tree, restarts what fails, drains in reverse.
+//!
+//! ```text
+//! run ── replica (domains of its own)
+//!     ├─ tree (actor): keeper of quotas, keeper of routes          the calling domain
+//!     ├─ operators' door                                           the calling domain
+//!     └─ worker 0 … n (actor each): listener ─ connections         a domain each
+//! ```
 
+pub mod probe;
+pub mod restarts;
+mod tree;
+mod worker;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::replica::{Replica, Started};
+use cluster::world::{Share, World};
+use config::node::NodeFile;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::admin;
+use crate::auth::Tokens;
+use crate::listener::{Budget, Door};
+use crate::quota::Keeper;
+use crate::router::Routes;
+use crate::telemetry::Telemetry;
+use probe::Probe;
+
+/// Longest wait for leases to be handed back, and for leadership to be handed over.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
+
+/// Runs one node until `stop` yields, then lets requests finish, hands leases and leadership back, and returns.
+///
+/// # Errors
+/// Why the node could not start, or could not go on: a text for the operator. The process then has to end; its
+/// supervisor may start it again with the same disk.
+pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -> Result<(), String> {
+    let file = Arc::new(file);
+    let _lock = world.disk.lock(&file.data).map_err(|error| {
+        format!("data directory {}: {error}; is another process of this node running?", file.data.display())
+    })?;
+    // Sockets first: a taken port is said before anything else is started.
+    let operators = world
+        .net
+        .bind(file.admin, Share::Alone)
+        .map_err(|error| taken("admin.listen", file.admin, &error))?;
+    let doors = doors(&world, &file)?;
+    let Started { replica, pushes, mut fatal } = Replica::start(world.clone(), file.clone()).await?;
+
+    let telemetry = Telemetry::new();
+    let tokens = Tokens::new(file.limits.tokens_cached_max);
+    let routes = Routes::new(world.clone(), replica.views());
+    let keeper = Keeper::new(world.clone(), Arc::new(replica.clone()), replica.views(), pushes, &file.limits);
+    let probe = Probe::new(replica.clone(), routes.clone());
+    let (tree, mut tree_ended) = tree::start(world.clone(), keeper.clone(), routes.clone())
+        .await
+        .map_err(|error| format!("starting the keepers: {error}"))?;
+    let door = admin::Door {
+        name: file.name.clone(),
+        replica: replica.clone(),
+        keeper: keeper.clone(),
+        routes: routes.clone(),
+        telemetry: telemetry.clone(),
+        probe: probe.clone(),
+        world: world.clone(),
+    };
+    let operators = tokio::spawn(admin::serve(door, operators));
+
+    let parts = worker::Parts {
+        world: world.clone(),
+        file: file.clone(),
+        replica: replica.clone(),
+        routes,
+        tokens,
+        keeper: keeper.clone(),
+        telemetry,
+    };
+    let budget = Budget::new(file.limits.connections_max);
+    let (draining, drain) = watch::channel(false);
+    let mut workers = tokio::task::JoinSet::new();
+    for (number, door) in doors.into_iter().enumerate() {
+        info!(node = %file.name, worker = number, address = %door.address(), "listening");
+        let ended = worker::spawn(&parts, number, door, budget.clone(), drain.clone());
+        workers.spawn(ended);
+    }
+
+    let ended = tokio::select! {
+        biased;
+        () = stop => Ok(()),
+        why = wait_for_reason(&mut fatal) => Err(format!("the replica cannot go on: {why}")),
+        why = &mut tree_ended => Err(format!("the keepers cannot go on: {}", why.unwrap_or_else(|error| error.to_string()))),
+        Some(why) = workers.join_next() => {
+            probe.data_plane_broke();
+            Err(format!("a data-plane thread has ended: {why:?}"))
+        }
+    };
+    match &ended {
+        Ok(()) => info!(node = %file.name, "stopping"),
+        Err(why) => error!(node = %file.name, why, "stopping"),
+    }
+    probe.drain();
+    // Nobody listens any more if all workers have ended, which is what this asks for.
+    let _ = draining.send(true);
+    let drained = async { while workers.join_next().await.is_some() {} };
+    if tokio::time::timeout(file.limits.drain_timeout + HAND_OVER_WITHIN, drained).await.is_err() {
+        warn!(node = %file.name, "connections were cut");
+    }
+    hand_over(&keeper, &replica).await;
+    tree.stop(None);
+    operators.abort();
+    ended
+}
+
+/// One door a worker. The first is bound alone, so that a port taken by another process is an error and not a share.
+fn doors(world: &World, file: &NodeFile) -> Result<Vec<Door>, String> {
+    let workers = file.http.workers.unwrap_or_else(|| world.domains.parallelism()).max(1);
+    let mut address = file.http.listen;
+    let mut doors = Vec::new();
+    for _ in 0..workers {
+        let share = if workers == 1 { Share::Alone } else { Share::OneOfMany };
+        let socket = world.net.bind(address, share).map_err(|error| taken("http.listen", address, &error))?;
+        // Port 0 was resolved by the first.
+        address = socket.local_addr();
+        doors.push(Door::new(socket));
+    }
+    Ok(doors)
+}
+
+fn taken(setting: &str, address: std::net::SocketAddr, error: &std::io::Error) -> String {
+    format!("{setting} {address}: {error}; choose another address, or end what uses this one")
+}
+
+async fn wait_for_reason(fatal: &mut watch::Receiver<Option<String>>) -> String {
+    match fatal.wait_for(Option::is_some).await {
+        Ok(reason) => reason.clone().unwrap_or_default(),
+        Err(_) => "its thread has ended".to_owned(),
+    }
+}
+
+/// Leases first, while there is a leader to give them to; then leadership.
+async fn hand_over(keeper: &Keeper, replica: &Replica) {
+    if tokio::time::timeout(HAND_OVER_WITHIN, keeper.drain()).await.is_err() {
+        warn!("leases were not handed back; they count as spent");
+    }
+    if tokio::time::timeout(HAND_OVER_WITHIN, replica.stop()).await.is_err() {
+        warn!("leadership was not handed over; the others will elect");
+    }
+}

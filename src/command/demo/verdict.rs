@@ -1,0 +1,318 @@
+//! What a drive showed, and whether it kept every promise.
+
+use std::fmt::Write as _;
+
+use config::quota::Limit;
+
+use super::load::{Fate, Sent};
+use super::oracle::{Judged, judge, perfect_admits};
+use super::players::{PER_CLIENT, PLAYERS, QUOTA};
+use crate::command::echo::Recorded;
+
+/// Utilisation that a drive must reach, before what a failover may cost (decisions: 99 % − max(0, F − B/r)/T).
+const FLOOR_PER_MILLE: u64 = 990;
+/// After the new leader is known, answers of the leaderless time may still be on their way for this long.
+const SETTLE_NS: u64 = 1_500_000_000;
+
+/// When the leader was killed and when another was known, CLOCK_BOOTTIME ns.
+#[derive(Clone, Copy, Debug)]
+pub struct Failover {
+    /// The kill.
+    pub killed_ns: u64,
+    /// A survivor said that it leads.
+    pub recovered_ns: u64,
+}
+
+impl Failover {
+    fn covers(&self, sent: &Sent) -> bool {
+        sent.answered_ns >= self.killed_ns && sent.sent_ns <= self.recovered_ns + SETTLE_NS
+    }
+}
+
+/// One bucket's row.
+#[derive(Debug)]
+struct Row {
+    who: String,
+    limit: String,
+    offered: u64,
+    judged: Judged,
+    utilisation_per_mille: Option<u64>,
+    floor_per_mille: u64,
+    refused: usize,
+    undecided: usize,
+    failed: usize,
+    lost: usize,
+    broken: Vec<String>,
+}
+
+/// The verdict over a drive.
+#[derive(Debug)]
+pub struct Verdict {
+    rows: Vec<Row>,
+    failover: Option<Failover>,
+    broken: Vec<String>,
+}
+
+impl Verdict {
+    /// Judges `sent` (what clients saw) and `recorded` (what reached the upstream) of a drive of `seconds`.
+    pub fn new(
+        sent: &[Sent],
+        skipped: u64,
+        recorded: &Recorded,
+        seconds: u64,
+        failover: Option<Failover>,
+    ) -> Self {
+        let mut broken = Vec::new();
+        if skipped > 0 {
+            broken.push(format!(
+                "{skipped} requests could not be sent: this machine is too slow for the drive"
+            ));
+        }
+        if recorded.dropped > 0 {
+            broken.push(format!("{} admissions were not recorded", recorded.dropped));
+        }
+        if recorded.unstamped > 0 {
+            broken.push(format!("{} requests reached the upstream without an admission", recorded.unstamped));
+        }
+        let mut rows = Vec::new();
+        for (index, player) in PLAYERS.iter().enumerate() {
+            let mine: Vec<&Sent> = sent.iter().filter(|sent| sent.player == index).collect();
+            let floor = floor_per_mille(player.limit, seconds, failover);
+            let mut row = row(&mine, player.limit, stamps(recorded, QUOTA, player.tenant), floor);
+            row.who = format!("{} ({})", player.tenant, player.spread.word());
+            let pays_late =
+                |sent: &&&Sent| sent.fate == Fate::Undecided && !failover.is_some_and(|f| f.covers(sent));
+            let late = mine.iter().filter(pays_late).count();
+            if late > 0 {
+                row.broken.push(format!("{late} answers were undecided although a leader was known"));
+            }
+            if row.failed > 0 {
+                let first = mine.iter().find_map(|sent| match &sent.fate {
+                    Fate::Failed(why) => Some(why.as_str()),
+                    _ => None,
+                });
+                row.broken.push(format!("failed on surviving nodes; the first: {}", first.unwrap_or("")));
+            }
+            let not_served = row.refused + row.undecided;
+            if player.is_under() && not_served > 0 {
+                row.broken.push(format!("{not_served} requests of a tenant under its limit were refused"));
+            }
+            rows.push(row);
+            let client = judge(PER_CLIENT, &stamps(recorded, "per-client", player.tenant));
+            if client.over > 0 {
+                broken
+                    .push(format!("per-client of {}: {} tokens over the bound", player.tenant, client.over));
+            }
+        }
+        Self { rows, failover, broken }
+    }
+
+    /// Whether every promise was kept.
+    pub fn is_kept(&self) -> bool {
+        self.broken.is_empty() && self.rows.iter().all(|row| row.broken.is_empty())
+    }
+
+    /// A table for people.
+    pub fn render(&self) -> String {
+        let mut text = format!(
+            "{:<18} {:>16} {:>8} {:>9} {:>8} {:>6} {:>7} {:>7} {:>7} {:>10} {:>7} {:>7}  {}\n",
+            "tenant (spread)",
+            "limit",
+            "offered",
+            "admitted",
+            "bound",
+            "over",
+            "util %",
+            "floor %",
+            "429",
+            "undecided",
+            "failed",
+            "lost",
+            "verdict"
+        );
+        for row in &self.rows {
+            let percent = |per_mille: u64| format!("{}.{}", per_mille / 10, per_mille % 10);
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "{:<18} {:>16} {:>8} {:>9} {:>8} {:>6} {:>7} {:>7} {:>7} {:>10} {:>7} {:>7}  {}",
+                row.who,
+                row.limit,
+                row.offered,
+                row.judged.admitted,
+                row.judged.bound,
+                row.judged.over,
+                row.utilisation_per_mille.map_or("-".into(), percent),
+                percent(row.floor_per_mille),
+                row.refused,
+                row.undecided,
+                row.failed,
+                row.lost,
+                if row.broken.is_empty() { "kept" } else { "BROKEN" },
+            );
+        }
+        if let Some(failover) = self.failover {
+            let ms = (failover.recovered_ns - failover.killed_ns) / 1_000_000;
+            let _ = writeln!(text, "failover: {}.{:02} s without a leader", ms / 1000, ms % 1000 / 10);
+        }
+        for why in self.rows.iter().flat_map(|row| row.broken.iter().map(|why| format!("{}: {why}", row.who)))
+        {
+            let _ = writeln!(text, "BROKEN  {why}");
+        }
+        for why in &self.broken {
+            let _ = writeln!(text, "BROKEN  {why}");
+        }
+        let _ =
+            writeln!(text, "verdict: {}", if self.is_kept() { "every promise was kept" } else { "BROKEN" });
+        text
+    }
+}
+
+/// One line a bucket that has admitted anything: admissions against the perfect bucket.
+pub fn buckets(recorded: &Recorded) -> Vec<String> {
+    let line = |who: &str, quota: &str, limit: Limit, stamps: &[(u64, u64)]| {
+        let judged = judge(limit, stamps);
+        let over = if judged.over == 0 { "kept".to_owned() } else { format!("{} OVER", judged.over) };
+        format!(
+            "{who:<18} {quota:<12} {:>16}  admitted {}, bound {}, {over}",
+            limit.to_string(),
+            judged.admitted,
+            judged.bound
+        )
+    };
+    PLAYERS
+        .iter()
+        .map(|player| (player, stamps(recorded, QUOTA, player.tenant)))
+        .filter(|(_, stamps)| !stamps.is_empty())
+        .map(|(player, stamps)| line(player.tenant, QUOTA, player.limit, &stamps))
+        .collect()
+}
+
+fn stamps(recorded: &Recorded, quota: &str, tenant: &str) -> Vec<(u64, u64)> {
+    let mine = recorded.admissions.iter().filter(|(name, _)| name.quota == quota && name.tenant == tenant);
+    mine.flat_map(|(_, stamps)| stamps.iter().copied()).collect()
+}
+
+fn row(mine: &[&Sent], limit: Limit, stamps: Vec<(u64, u64)>, floor_per_mille: u64) -> Row {
+    let count = |fate: Fate| mine.iter().filter(|sent| sent.fate == fate).count();
+    // What was lost with a killed node may never have reached a bucket.
+    let decided = mine.iter().filter(|sent| sent.fate != Fate::LostWithNode);
+    let arrivals: Vec<(u64, u64)> = decided.map(|sent| (sent.sent_ns, 1)).collect();
+    let judged = judge(limit, &stamps);
+    let perfect = perfect_admits(limit, &arrivals);
+    let utilisation_per_mille = (judged.admitted * 1000).checked_div(perfect);
+    let mut broken = Vec::new();
+    if judged.over > 0 {
+        broken.push(format!("{} tokens over the bound", judged.over));
+    }
+    // One token is the grain of the comparison.
+    if (judged.admitted + 1) * 1000 < perfect * floor_per_mille {
+        broken.push(format!("admitted {} of {perfect} that a perfect bucket admits", judged.admitted));
+    }
+    if perfect == 0 {
+        broken.push("nothing was offered".to_owned());
+    }
+    Row {
+        who: String::new(),
+        limit: limit.to_string(),
+        offered: mine.len() as u64,
+        judged,
+        utilisation_per_mille,
+        floor_per_mille,
+        refused: count(Fate::OverQuota),
+        undecided: count(Fate::Undecided),
+        failed: mine.iter().filter(|sent| matches!(sent.fate, Fate::Failed(_))).count(),
+        lost: count(Fate::LostWithNode),
+        broken,
+    }
+}
+
+/// 99 % − max(0, F − B/r)/T.
+fn floor_per_mille(limit: Limit, seconds: u64, failover: Option<Failover>) -> u64 {
+    let Some(failover) = failover else { return FLOOR_PER_MILLE };
+    let ride_ns = u128::from(limit.burst) * u128::from(limit.per_ns) / u128::from(limit.tokens);
+    let lost_ns = u128::from(failover.recovered_ns - failover.killed_ns).saturating_sub(ride_ns);
+    let lost_per_mille = lost_ns * 1000 / (u128::from(seconds.max(1)) * 1_000_000_000);
+    FLOOR_PER_MILLE.saturating_sub(u64::try_from(lost_per_mille).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::echo::BucketName;
+
+    const MS: u64 = 1_000_000;
+
+    /// Every player served at its fair rate for ten seconds.
+    fn calm_drive() -> (Vec<Sent>, Recorded) {
+        let mut sent = Vec::new();
+        let mut recorded = Recorded::default();
+        for (index, player) in PLAYERS.iter().enumerate() {
+            let name = |quota: &str| BucketName {
+                quota: quota.into(),
+                key: "k".into(),
+                tenant: player.tenant.into(),
+            };
+            for number in 0..10 {
+                let at_ns = number * player.limit.per_ns / player.limit.tokens;
+                sent.push(Sent {
+                    player: index,
+                    sent_ns: at_ns,
+                    answered_ns: at_ns + MS,
+                    fate: Fate::Served,
+                });
+                recorded.admissions.entry(name(QUOTA)).or_default().push((at_ns, 1));
+                recorded.admissions.entry(name("per-client")).or_default().push((at_ns, 1));
+            }
+        }
+        (sent, recorded)
+    }
+
+    #[test]
+    fn a_calm_drive_keeps_every_promise() {
+        let (sent, recorded) = calm_drive();
+        let verdict = Verdict::new(&sent, 0, &recorded, 10, None);
+        assert!(verdict.is_kept(), "{}", verdict.render());
+    }
+
+    #[test]
+    fn one_token_over_a_bound_breaks_the_verdict() {
+        // given a drive in which one tenant was granted one burst too many at one instant
+        let (sent, mut recorded) = calm_drive();
+        let stamps =
+            recorded.admissions.iter_mut().find(|(name, _)| name.quota == QUOTA && name.tenant == "surge");
+        stamps.expect("surge is a player").1.extend((0..101).map(|_| (0, 1)));
+        // when it is judged, then it is broken and says by how much
+        let verdict = Verdict::new(&sent, 0, &recorded, 10, None);
+        assert!(!verdict.is_kept());
+        assert!(verdict.render().contains("surge (even): 2 tokens over the bound"), "{}", verdict.render());
+    }
+
+    #[test]
+    fn a_refusal_of_a_calm_tenant_breaks_the_verdict() {
+        let (mut sent, recorded) = calm_drive();
+        let calm = PLAYERS.iter().position(Player::is_under).expect("one player is under its limit");
+        sent.iter_mut().find(|sent| sent.player == calm).expect("it sent something").fate = Fate::OverQuota;
+        assert!(!Verdict::new(&sent, 0, &recorded, 10, None).is_kept());
+    }
+
+    #[test]
+    fn undecided_answers_are_forgiven_only_while_no_leader_was_known() {
+        let (mut sent, recorded) = calm_drive();
+        sent[0].fate = Fate::Undecided;
+        let covered = Failover { killed_ns: 0, recovered_ns: 100 * MS };
+        let later = Failover { killed_ns: 5_000 * MS, recovered_ns: 5_100 * MS };
+        assert!(Verdict::new(&sent, 0, &recorded, 10, Some(covered)).is_kept());
+        assert!(!Verdict::new(&sent, 0, &recorded, 10, Some(later)).is_kept());
+    }
+
+    #[test]
+    fn the_floor_falls_only_by_what_the_burst_cannot_carry() {
+        let failover = Some(Failover { killed_ns: 0, recovered_ns: 2_500 * MS });
+        let limit = |burst| Limit { tokens: 100, per_ns: 1_000_000_000, burst };
+        assert_eq!(floor_per_mille(limit(100), 30, failover), 940);
+        assert_eq!(floor_per_mille(limit(250), 30, failover), 990);
+    }
+
+    use super::super::players::Player;
+}

@@ -1,0 +1,115 @@
+//! Whether this node can serve, by component.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cluster::replica::Replica;
+use cluster::state::ids::Revision;
+use serde::Serialize;
+
+use crate::router::Routes;
+
+/// How well something works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// As it should.
+    Ready,
+    /// It serves, with less than it should have.
+    Degraded,
+    /// It cannot serve.
+    Unready,
+}
+
+/// One component's health and, where it is not ready, why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Component {
+    /// How well it works.
+    pub status: Health,
+    /// What is wrong and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// A node's health: the worst of its components'.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// The worst.
+    pub status: Health,
+    /// By name.
+    pub components: BTreeMap<&'static str, Component>,
+}
+
+/// Reads the health of the node's parts. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    replica: Replica,
+    routes: Routes,
+    draining: Arc<AtomicBool>,
+    data_plane_broken: Arc<AtomicBool>,
+}
+
+impl Probe {
+    /// Of these parts.
+    pub fn new(replica: Replica, routes: Routes) -> Self {
+        Self { replica, routes, draining: Arc::default(), data_plane_broken: Arc::default() }
+    }
+
+    /// From now on the node is not ready: it is about to stop.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// From now on the node is not ready: a data-plane thread has ended.
+    pub fn data_plane_broke(&self) {
+        self.data_plane_broken.store(true, Ordering::Release);
+    }
+
+    /// The present health.
+    ///
+    /// A lost quorum is no reason to be unready: if it were, a load balancer would take out every node at once
+    /// (decisions 22).
+    pub fn read(&self) -> Readiness {
+        let view = self.replica.view();
+        let mut components = BTreeMap::new();
+        let mut say = |name, status, detail: &str| {
+            let detail = (!detail.is_empty()).then(|| detail.to_owned());
+            components.insert(name, Component { status, detail });
+        };
+        match (view.raft_id, view.leader) {
+            (None, _) => say(
+                "cluster",
+                Health::Unready,
+                "member of no cluster: `quorumgate cluster init` founds one, nodes named as peers let this one join",
+            ),
+            (Some(_), None) => {
+                say("cluster", Health::Degraded, "no leader is known: does a majority of the nodes run?")
+            }
+            (Some(_), Some(_)) => say("cluster", Health::Ready, ""),
+        }
+        if view.revision == Revision(0) {
+            say("configuration", Health::Unready, "no gateway document yet: `quorumgate apply FILE`");
+        } else {
+            match self.routes.problem() {
+                Some(problem) if self.routes.load().is_none() => {
+                    say("configuration", Health::Unready, &problem)
+                }
+                Some(problem) => say("configuration", Health::Degraded, &problem),
+                None if self.routes.load().is_none() => {
+                    say("configuration", Health::Unready, "being compiled")
+                }
+                None => say("configuration", Health::Ready, ""),
+            }
+        }
+        if self.data_plane_broken.load(Ordering::Acquire) {
+            say("data-plane", Health::Unready, "a thread has ended; the log says why");
+        } else if self.draining.load(Ordering::Acquire) {
+            say("data-plane", Health::Unready, "draining");
+        } else {
+            say("data-plane", Health::Ready, "");
+        }
+        let status = components.values().map(|component| component.status).max().unwrap_or(Health::Ready);
+        Readiness { status, components }
+    }
+}

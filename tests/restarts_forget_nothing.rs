@@ -1,0 +1,49 @@
+//! What was spent stays spent: over the replacement of every process, one by one and all at once.
+//!
+//! `at_most: 10 in any 1h` is a bucket of 5 that gains 5 in an hour, so within these minutes it admits 5 and not one more.
+
+mod support;
+
+use support::{Cluster, GATEWAY};
+
+#[test]
+fn a_spent_quota_stays_spent_over_kills_of_every_node() {
+    // given a cluster in which one tenant has spent 4
+    let mut cluster = Cluster::start(3, GATEWAY);
+    let token = cluster.token("acme", &[]);
+    let spent: Vec<u16> =
+        (0..4).map(|number| cluster.get(number % 3, "/hourly", Some(&token)).status).collect();
+    assert_eq!(spent, [200; 4]);
+    // when every node is killed and started again, one by one
+    for node in 0..3 {
+        cluster.kill(node);
+        cluster.leader();
+        cluster.start_node(node);
+        cluster.wait_until_ready();
+    }
+    // then no more than what the bucket had left is admitted, by whichever node is asked. Tokens that a killed process
+    // held as a lease count as spent, so it may be less.
+    let after: Vec<u16> =
+        (0..9).map(|number| cluster.get(number % 3, "/hourly", Some(&token)).status).collect();
+    let admitted = after.iter().filter(|status| **status == 200).count();
+    assert!(admitted <= 1, "admitted {admitted} of the one token left: {after:?}");
+    assert!(after.iter().all(|status| [200, 429].contains(status)), "{after:?}");
+
+    // when all are killed at once and started again
+    let token = cluster.token("globex", &[]);
+    let spent: Vec<u16> =
+        (0..4).map(|number| cluster.get(number % 3, "/hourly", Some(&token)).status).collect();
+    assert_eq!(spent, [200; 4]);
+    for node in 0..3 {
+        cluster.kill(node);
+    }
+    for node in 0..3 {
+        cluster.start_node(node);
+    }
+    cluster.leader();
+    cluster.wait_until_ready();
+    let after: Vec<u16> =
+        (0..9).map(|number| cluster.get(number % 3, "/hourly", Some(&token)).status).collect();
+    let admitted = after.iter().filter(|status| **status == 200).count();
+    assert!(admitted <= 1, "admitted {admitted} of the one token left: {after:?}");
+}

@@ -1,0 +1,404 @@
+//! Starts real nodes on loopback ports of their own, and speaks HTTP with them like anybody would.
+#![allow(dead_code)] // Each test file uses its own part of this.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Long enough for a loaded machine; every wait ends at once when its condition holds.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {:?}", self.body))
+    }
+}
+
+/// One request on a connection of its own; an error for a node that is not there.
+pub fn request(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: api.example\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    if !body.is_empty() {
+        head += &format!("content-length: {}\r\n", body.len());
+    }
+    stream.write_all(format!("{head}\r\n{body}").as_bytes())?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let (head, body) =
+        text.split_once("\r\n\r\n").ok_or_else(|| std::io::Error::other(format!("no head in {text:?}")))?;
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
+    let headers: Vec<(String, String)> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+    let body = if chunked { dechunk(body) } else { body.to_owned() };
+    Ok(Answer { status: status.ok_or_else(|| std::io::Error::other("no status"))?, headers, body })
+}
+
+fn dechunk(mut text: &str) -> String {
+    let mut body = String::new();
+    while let Some((size, rest)) = text.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+        if size == 0 {
+            break;
+        }
+        body += &rest[..size];
+        text = &rest[size + 2..];
+    }
+    body
+}
+
+/// Ports of this process, below the range from which the kernel takes ports for outgoing connections.
+pub fn port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let offset = NEXT.fetch_add(1, Ordering::SeqCst);
+        let port = 10_000 + (u16::try_from(std::process::id() % 15_000).unwrap_or(0) + offset) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// A scripted upstream: `/slow` never answers, everything else answers 200 at once.
+pub struct Upstream {
+    pub address: SocketAddr,
+    stop: Arc<AtomicBool>,
+}
+
+impl Upstream {
+    pub fn start() -> Self {
+        let address = loopback(port());
+        let listener = TcpListener::bind(address).expect("the port was free a moment ago");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                std::thread::spawn(move || serve(stream));
+            }
+        });
+        Self { address, stop }
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Wakes the accept loop, which then sees the flag.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn serve(mut stream: TcpStream) {
+    let mut bytes = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        while let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+            bytes.drain(..end + 4);
+            if head.lines().next().is_some_and(|line| line.contains("/slow")) {
+                std::thread::sleep(Duration::from_secs(10));
+                return;
+            }
+            let body = format!("{{\"head\":{head:?}}}");
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+        match stream.read(&mut piece) {
+            Ok(0) | Err(_) => return,
+            Ok(read) => bytes.extend_from_slice(&piece[..read]),
+        }
+    }
+}
+
+/// One node's process.
+pub struct Node {
+    pub name: String,
+    pub http: SocketAddr,
+    pub admin: SocketAddr,
+    file: PathBuf,
+    child: Option<Child>,
+}
+
+/// A cluster of real processes in a folder of its own.
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    pub upstream: Upstream,
+    pub folder: TempDir,
+}
+
+pub fn quorumgate(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_quorumgate"))
+        .args(args)
+        .current_dir(folder)
+        .output()
+        .expect("the binary was built")
+}
+
+impl Cluster {
+    /// Starts `count` nodes, founds the cluster on the first, and applies `gateway`, in which `@UPSTREAM@` stands for the
+    /// upstream's address.
+    pub fn start(count: usize, gateway: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let upstream = Upstream::start();
+        let names: Vec<String> = (1..=count).map(|number| format!("node-{number}")).collect();
+        let mut args = vec!["pki", "--out", "pki"];
+        args.extend(names.iter().map(String::as_str));
+        let made = quorumgate(folder.path(), &args);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        std::fs::write(folder.path().join("dev.secret"), "a-test-secret-that-protects-nothing-at-all\n")
+            .expect("written");
+        let addresses: Vec<[SocketAddr; 3]> =
+            names.iter().map(|_| [(); 3].map(|()| loopback(port()))).collect();
+        let mut nodes = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            let [cluster, http, admin] = addresses[index];
+            let peers: String = (0..count)
+                .filter(|other| *other != index)
+                .map(|other| format!("    {}: {}\n", names[other], addresses[other][0]))
+                .collect();
+            let peers = if peers.is_empty() { peers } else { format!("  peers:\n{peers}") };
+            let text = format!(
+                "name: {name}\ndata: data/{name}\ncluster:\n  listen: {cluster}\n{peers}\
+                 \x20 tls: {{ca: pki/ca.pem, certificate: pki/{name}.pem, key: pki/{name}.key}}\n\
+                 http: {{listen: \"{http}\", workers: 1}}\nadmin: {{listen: \"{admin}\"}}\n"
+            );
+            let file = folder.path().join(format!("{name}.yaml"));
+            std::fs::write(&file, text).expect("written");
+            nodes.push(Node { name: name.clone(), http, admin, file, child: None });
+        }
+        let mut cluster = Self { nodes, upstream, folder };
+        for index in 0..count {
+            cluster.start_node(index);
+        }
+        for index in 0..count {
+            cluster.wait(index, "/livez", "live", |answer| answer.status == 200);
+        }
+        let admin = cluster.nodes[0].admin.to_string();
+        let founded = quorumgate(cluster.folder.path(), &["cluster", "init", "--admin", &admin]);
+        assert!(founded.status.success(), "{}", String::from_utf8_lossy(&founded.stderr));
+        for index in 0..count {
+            cluster.wait(index, "/v1/status", "one of all the voters", |answer| {
+                let status: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
+                let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
+                members.len() == count && members.iter().all(|member| member["voter"] == true)
+            });
+        }
+        let applied = cluster.apply(gateway);
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        cluster.wait_until_ready();
+        cluster
+    }
+
+    pub fn start_node(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let log = self.folder.path().join(format!("{}.log", node.name));
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("a log file");
+        let child = Command::new(env!("CARGO_BIN_EXE_quorumgate"))
+            .args(["run", "--config"])
+            .arg(&node.file)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the binary was built");
+        node.child = Some(child);
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, index: usize) {
+        if let Some(mut child) = self.nodes[index].child.take() {
+            child.kill().expect("it was running");
+            child.wait().expect("it can be waited for");
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn terminate(&mut self, index: usize) -> std::process::ExitStatus {
+        self.signal(index, rustix::process::Signal::TERM);
+        self.nodes[index].child.take().expect("it was running").wait().expect("it can be waited for")
+    }
+
+    pub fn signal(&self, index: usize, signal: rustix::process::Signal) {
+        let child = self.nodes[index].child.as_ref().expect("it is running");
+        let pid = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(pid, signal).expect("it is running");
+    }
+
+    pub fn apply(&self, gateway: &str) -> Output {
+        let text = gateway.replace("@UPSTREAM@", &self.upstream.address.to_string());
+        std::fs::write(self.folder.path().join("gateway.yaml"), text).expect("written");
+        let running = self.nodes.iter().find(|node| node.child.is_some()).expect("a node runs");
+        quorumgate(self.folder.path(), &["apply", "--admin", &running.admin.to_string(), "gateway.yaml"])
+    }
+
+    pub fn token(&self, tenant: &str, scopes: &[&str]) -> String {
+        let mut args = vec!["token", "--tenant", tenant];
+        for scope in scopes {
+            args.extend(["--scope", scope]);
+        }
+        let minted = quorumgate(self.folder.path(), &args);
+        assert!(minted.status.success(), "{}", String::from_utf8_lossy(&minted.stderr));
+        String::from_utf8_lossy(&minted.stdout).trim().to_owned()
+    }
+
+    pub fn get(&self, index: usize, path: &str, token: Option<&str>) -> Answer {
+        self.try_get(index, path, token)
+            .unwrap_or_else(|error| panic!("{}: {error}\n{}", self.nodes[index].name, self.log(index)))
+    }
+
+    pub fn try_get(&self, index: usize, path: &str, token: Option<&str>) -> std::io::Result<Answer> {
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let headers: Vec<(&str, &str)> =
+            bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
+        request(self.nodes[index].http, "GET", path, &headers, "")
+    }
+
+    /// `count` requests at once, in turn over all nodes; how many got each status.
+    pub fn burst(&self, count: usize, path: &str, token: &str) -> std::collections::BTreeMap<u16, usize> {
+        let bearer = format!("Bearer {token}");
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..count)
+                .map(|number| {
+                    let to = self.nodes[number % self.nodes.len()].http;
+                    let bearer = bearer.as_str();
+                    scope.spawn(move || {
+                        request(to, "GET", path, &[("authorization", bearer)], "")
+                            .expect("the node runs")
+                            .status
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        });
+        let mut counts = std::collections::BTreeMap::new();
+        for status in statuses {
+            *counts.entry(status).or_default() += 1;
+        }
+        counts
+    }
+
+    pub fn status(&self, index: usize) -> serde_json::Value {
+        request(self.nodes[index].admin, "GET", "/v1/status", &[], "").expect("the node runs").json()
+    }
+
+    /// Waits until every running node is ready and sees a leader.
+    pub fn wait_until_ready(&self) {
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].child.is_some() {
+                self.wait(index, "/readyz", "ready", |answer| {
+                    let readiness: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
+                    readiness["status"] == "ready"
+                });
+            }
+        }
+    }
+
+    pub fn wait(&self, index: usize, path: &str, what: &str, holds: impl Fn(&Answer) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        let mut last = String::new();
+        while Instant::now() < until {
+            match request(self.nodes[index].admin, "GET", path, &[], "") {
+                Ok(answer) if holds(&answer) => return,
+                Ok(answer) => last = answer.body,
+                Err(error) => last = error.to_string(),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{} was not {what} in time; last: {last}\n{}", self.nodes[index].name, self.log(index));
+    }
+
+    pub fn leader(&self) -> usize {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let running = (0..self.nodes.len()).filter(|index| self.nodes[*index].child.is_some());
+            if let Some(leader) = running.into_iter().find(|index| self.status(*index)["role"] == "leader") {
+                return leader;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("no leader in time");
+    }
+
+    fn log(&self, index: usize) -> String {
+        let file = self.folder.path().join(format!("{}.log", self.nodes[index].name));
+        std::fs::read_to_string(file).unwrap_or_default()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(mut child) = node.child.take() {
+                // It may have ended by itself.
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+/// The gateway document of these tests.
+pub const GATEWAY: &str = "
+upstreams:
+  echo: {endpoints: [\"http://@UPSTREAM@\"], response_timeout: 1s}
+  nobody: {endpoints: [\"http://127.0.0.1:1\"], connect_timeout: 1s}
+issuers:
+  dev: {issuer: quorumgate-dev, audiences: [quorumgate], keys: [{kid: dev, algorithm: HS256, secret: {file: dev.secret}}]}
+quotas:
+  five-a-minute: {key: tenant, limit: 5/min}
+  one-in-thirty: {key: tenant, limit: 1/30s}
+  ten-an-hour: {key: tenant, limit: {at_most: 10 in any 1h}}
+  plenty: {key: tenant, limit: 100/s}
+routes:
+  - {name: orders, match: {path: /orders, methods: [GET]}, upstream: echo, access: {issuers: [dev], scopes: [\"orders:read\"]}, quotas: [five-a-minute]}
+  - {name: rare, match: {path: /rare}, upstream: echo, access: {issuers: [dev], scopes: []}, quotas: [one-in-thirty]}
+  - {name: hourly, match: {path: /hourly}, upstream: echo, access: {issuers: [dev], scopes: []}, quotas: [ten-an-hour]}
+  - {name: many, match: {path: /many}, upstream: echo, access: {issuers: [dev], scopes: []}, quotas: [plenty]}
+  - {name: dead, match: {path: /dead}, upstream: nobody, access: {issuers: [dev], scopes: []}, quotas: [plenty]}
+";
