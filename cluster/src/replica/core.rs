@@ -52,6 +52,14 @@ pub(crate) struct Core {
     pushing: Arc<Semaphore>,
 }
 
+/// The near ends of what the replica's door holds.
+pub(crate) struct Ends {
+    pub view: watch::Sender<Arc<View>>,
+    pub lease: Arc<AtomicU64>,
+    pub fatal: watch::Sender<Option<String>>,
+    pub pushes: Pushes,
+}
+
 /// This node's place in its cluster.
 pub(crate) struct Seat {
     pub raft_id: RaftId,
@@ -84,16 +92,15 @@ pub(crate) struct Role {
 }
 
 impl Core {
+    /// The core of a node that has no seat yet.
     pub fn new(
         world: World,
         node: Arc<NodeFile>,
         peers: Peers,
         identity: Arc<Mutex<Identity>>,
-        view: watch::Sender<Arc<View>>,
-        lease: Arc<AtomicU64>,
-        fatal: watch::Sender<Option<String>>,
-        pushes: Pushes,
+        ends: Ends,
     ) -> Arc<Self> {
+        let Ends { view, lease, fatal, pushes } = ends;
         Arc::new(Self {
             world,
             node,

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::core::{Core, Seat};
+use super::core::{Core, Ends, Seat};
 use super::pushes::Pushes;
 use super::service::Desk;
 use super::{Applied, ProposeError, ask, change};
@@ -73,7 +73,8 @@ pub(crate) struct Wiring {
 pub(crate) async fn run(world: World, node: Arc<NodeFile>, wiring: Wiring) {
     let Wiring { view, lease, mut asked, pushed, fatal, ready } = wiring;
     let pushes = Pushes::default();
-    let begun = begin(world, node, view, lease, fatal, pushes.clone()).await;
+    let ends = Ends { view, lease, fatal, pushes: pushes.clone() };
+    let begun = begin(world, node, ends).await;
     let (core, door, lock) = match begun {
         Ok(begun) => begun,
         Err(reason) => {
@@ -96,14 +97,7 @@ pub(crate) async fn run(world: World, node: Arc<NodeFile>, wiring: Wiring) {
 
 type Begun = (Arc<Core>, Door, Box<dyn Send + Sync>);
 
-async fn begin(
-    world: World,
-    node: Arc<NodeFile>,
-    view: watch::Sender<Arc<View>>,
-    lease: Arc<AtomicU64>,
-    fatal: watch::Sender<Option<String>>,
-    pushes: Pushes,
-) -> Result<Begun, String> {
+async fn begin(world: World, node: Arc<NodeFile>, ends: Ends) -> Result<Begun, String> {
     let lock = world.disk.lock(&node.data).map_err(|e| {
         format!(
             "the data directory {} can not be taken: {e}; does another process use it?",
@@ -126,7 +120,7 @@ async fn begin(
     let said = identity.clone();
     let me: Me = Arc::new(move || said.lock().clone());
     let peers = Peers::new(world.clone(), tls.clone(), me.clone());
-    let core = Core::new(world.clone(), node.clone(), peers, identity, view, lease, fatal, pushes);
+    let core = Core::new(world.clone(), node.clone(), peers, identity, ends);
     if let Some(kept) = &kept {
         core.sit(kept).await?;
     }
