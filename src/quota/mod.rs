@@ -8,8 +8,13 @@
 //! keeper  (actor)    carries the lessee's messages; the handle reads entries and asks only on a miss
 //! ```
 
+mod cell;
+mod entry;
+mod hold;
 pub mod keeper;
+mod lessee;
 pub mod rule;
+mod sync;
 
 pub use keeper::{Keeper, Ledger};
 pub use rule::{Admission, Charge, QuotaRule, QuotaStats, Refused, Standing, Stats, Violation};

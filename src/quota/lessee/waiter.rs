@@ -1,0 +1,76 @@
+//! Requests that wait. Ids rise with arrival, and every queue is ordered by them: an older request is never overtaken, and
+//! the oldest of all stands first wherever it queues, so that requests with several keys can not lock each other out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::world::BootNs;
+use smallvec::SmallVec;
+
+use crate::quota::entry::Entry;
+use crate::quota::hold::Hold;
+use crate::quota::rule::Charge;
+
+/// A waiting request; rises with arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WaiterId(pub u64);
+
+/// The charges of one request.
+pub type Charges = SmallVec<[Charge; 4]>;
+
+/// What became of a request that waited.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Tokens are set aside on every key. The receiver reads the clock and commits; that is the admission.
+    Ready(Hold<Arc<Entry>>),
+    /// The leader refused: places in the request's charges, and when tokens may be there.
+    Over(Vec<(usize, Duration)>),
+    /// No leader answered: places in the request's charges.
+    Undecided(Vec<usize>),
+    /// Bounds are reached.
+    Overloaded,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Waiter {
+    pub(super) charges: Charges,
+    pub(super) deadline: BootNs,
+    /// Times that a leader said "hold on".
+    pub(super) held_on: u8,
+    /// Demand has counted it.
+    pub(super) counted: bool,
+    /// A place in `charges`, and until when the leader's last refusal for it stands.
+    pub(super) refused: Option<(usize, BootNs)>,
+    /// Places in `charges` whose queues it stands in.
+    pub(super) lacking: SmallVec<[usize; 4]>,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Waiters {
+    pub(super) by_id: BTreeMap<WaiterId, Waiter>,
+    pub(super) by_deadline: BTreeSet<(BootNs, WaiterId)>,
+    last: u64,
+}
+
+impl Waiters {
+    /// A new one's id.
+    pub(super) fn next_id(&mut self) -> WaiterId {
+        self.last += 1;
+        WaiterId(self.last)
+    }
+    pub(super) fn insert(&mut self, id: WaiterId, waiter: Waiter) {
+        self.by_deadline.insert((waiter.deadline, id));
+        self.by_id.insert(id, waiter);
+    }
+    pub(super) fn remove(&mut self, id: WaiterId) -> Option<Waiter> {
+        let waiter = self.by_id.remove(&id)?;
+        self.by_deadline.remove(&(waiter.deadline, id));
+        Some(waiter)
+    }
+    pub(super) fn first_deadline(&self) -> Option<(BootNs, WaiterId)> {
+        self.by_deadline.first().copied()
+    }
+}
