@@ -33,6 +33,7 @@ impl Domains for Threads {
     }
 
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        #[expect(clippy::disallowed_methods, reason = "this is what World.domains.blocking is")]
         let task = tokio::task::spawn_blocking(work);
         Box::pin(async move {
             if let Err(error) = task.await
