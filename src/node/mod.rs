@@ -40,9 +40,6 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
 /// supervisor may start it again with the same disk.
 pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -> Result<(), String> {
     let file = Arc::new(file);
-    let _lock = world.disk.lock(&file.data).map_err(|error| {
-        format!("data directory {}: {error}; is another process of this node running?", file.data.display())
-    })?;
     // Sockets first: a taken port is said before anything else is started.
     let operators = world
         .net
