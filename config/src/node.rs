@@ -34,6 +34,8 @@ pub fn parse(text: &str, dir: &Path) -> Parsed<NodeFile> {
 pub struct NodeFile {
     /// This node.
     pub name: NodeName,
+    /// The file's folder: relative secret files of the gateway document are looked for here.
+    pub folder: PathBuf,
     /// Everything this node keeps; one process at a time.
     pub data: PathBuf,
     /// The cluster side.

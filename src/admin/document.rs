@@ -52,10 +52,12 @@ pub async fn apply(
         Err(text) => return problem(StatusCode::UNPROCESSABLE_ENTITY, &text),
     };
     let resolved = secrets::resolve_public_files(&mut document, |file| {
-        let bytes = door.world.disk.read(std::path::Path::new(file))?;
+        let bytes = door.world.disk.read(&door.folder.join(file))?;
         bytes.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))
     });
-    if let Err(text) = resolved.and_then(|()| secrets::fill_fingerprints(&mut document, &door.world)) {
+    if let Err(text) =
+        resolved.and_then(|()| secrets::fill_fingerprints(&mut document, &door.folder, &door.world))
+    {
         return problem(StatusCode::UNPROCESSABLE_ENTITY, &text);
     }
     let expected = condition.expected.map(Revision);

@@ -38,7 +38,9 @@ pub struct Door {
     pub telemetry: Telemetry,
     /// Health.
     pub probe: Probe,
-    /// Files with secrets are read through it.
+    /// Where relative files of documents are.
+    pub folder: std::path::PathBuf,
+    /// Files are read through it.
     pub world: World,
 }
 

@@ -59,12 +59,15 @@ impl Secret {
 ///
 /// # Errors
 /// What was found, what was wanted, what to do.
-pub fn load(source: &SecretSource, disk: &dyn Disk) -> Result<Secret, String> {
+pub fn load(source: &SecretSource, folder: &Path, disk: &dyn Disk) -> Result<Secret, String> {
     let bytes = match source {
-        SecretSource::File(file) => match disk.read(Path::new(file)) {
+        SecretSource::File(file) => match disk.read(&folder.join(file)) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => {
-                return Err(format!("secret file {file}: there is no such file; put it on every node"));
+                return Err(format!(
+                    "secret file {}: there is no such file; put it on every node",
+                    folder.join(file).display()
+                ));
             }
             Err(error) => return Err(format!("secret file {file}: {error}")),
         },
@@ -87,10 +90,10 @@ fn environment(name: &str) -> Option<Vec<u8>> {
 ///
 /// # Errors
 /// All secrets that cannot be read, a line each.
-pub fn fill_fingerprints(document: &mut GatewayDocument, world: &World) -> Result<(), String> {
+pub fn fill_fingerprints(document: &mut GatewayDocument, folder: &Path, world: &World) -> Result<(), String> {
     each_key(document, |key| {
         if let KeyMaterial::Secret { source, fingerprint } = &mut key.material {
-            *fingerprint = Some(load(source, world.disk.as_ref())?.fingerprint());
+            *fingerprint = Some(load(source, folder, world.disk.as_ref())?.fingerprint());
         }
         Ok(())
     })

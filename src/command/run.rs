@@ -31,8 +31,11 @@ pub fn read_node_file(path: &Path) -> Result<NodeFile, String> {
     let text =
         std::fs::read_to_string(path).map_err(|error| format!("reading {}: {error}", path.display()))?;
     let name = path.display().to_string();
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let checked = config::node::parse(&text, folder)
+    // Absolute, for what is relative is relative to the file and not to where the process was started.
+    let folder = std::path::absolute(path)
+        .map(|path| path.parent().map(Path::to_owned).unwrap_or_default())
+        .map_err(|error| format!("{name}: {error}"))?;
+    let checked = config::node::parse(&text, &folder)
         .map_err(|mistakes| config::mistake::render(&name, &text, &mistakes))?;
     eprint!("{}", config::mistake::render(&name, &text, &checked.warnings));
     Ok(checked.value)

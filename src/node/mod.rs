@@ -50,7 +50,7 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
 
     let telemetry = Telemetry::new();
     let tokens = Tokens::new(file.limits.tokens_cached_max);
-    let routes = Routes::new(world.clone(), replica.views());
+    let routes = Routes::new(world.clone(), file.folder.clone(), replica.views());
     let keeper = Keeper::new(world.clone(), Arc::new(replica.clone()), replica.views(), pushes, &file.limits);
     let probe = Probe::new(replica.clone(), routes.clone());
     let (tree, mut tree_ended) = tree::start(world.clone(), keeper.clone(), routes.clone())
@@ -63,6 +63,7 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
         routes: routes.clone(),
         telemetry: telemetry.clone(),
         probe: probe.clone(),
+        folder: file.folder.clone(),
         world: world.clone(),
     };
     let operators = tokio::spawn(admin::serve(door, operators));

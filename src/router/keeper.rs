@@ -4,6 +4,7 @@
 //! from the cluster's) is refused: the last good one stays, the reason is in the log and in the node's readiness, and the
 //! revision is tried again every few seconds, so that putting the secret in place is all there is to do.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct Routes {
 
 struct Shared {
     world: World,
+    /// Where relative secret files are.
+    secrets: PathBuf,
     views: watch::Receiver<Arc<View>>,
     published: ArcSwapOption<Published>,
     problem: ArcSwapOption<String>,
@@ -49,10 +52,11 @@ impl std::fmt::Debug for Routes {
 }
 
 impl Routes {
-    /// A door without an actor behind it: until [`Routes::start`] nothing is published.
-    pub fn new(world: World, views: watch::Receiver<Arc<View>>) -> Self {
+    /// A door without an actor behind it: until [`Routes::start`] nothing is published. `secrets` is the folder of relative
+    /// secret files.
+    pub fn new(world: World, secrets: PathBuf, views: watch::Receiver<Arc<View>>) -> Self {
         let (published, problem) = (ArcSwapOption::empty(), ArcSwapOption::empty());
-        Self { shared: Arc::new(Shared { world, views, published, problem }) }
+        Self { shared: Arc::new(Shared { world, secrets, views, published, problem }) }
     }
 
     /// Starts the actor under `supervisor`, on the calling runtime, or starts it again after it failed; what was published
@@ -205,9 +209,10 @@ impl Shared {
     /// Compiles beside the runtime, since secrets are read from the disk.
     async fn compile(&self, source: Source, last: Option<Arc<Published>>) -> Result<Published, String> {
         let (done, result) = oneshot::channel();
-        let disk = Arc::clone(&self.world.disk);
+        let (disk, folder) = (Arc::clone(&self.world.disk), self.secrets.clone());
         let work = move || {
-            let compiled = compile(&source, last.as_deref(), |secret| secrets::load(secret, disk.as_ref()));
+            let compiled =
+                compile(&source, last.as_deref(), |secret| secrets::load(secret, &folder, disk.as_ref()));
             // Nobody waits any more if it took too long.
             let _ = done.send(compiled);
         };

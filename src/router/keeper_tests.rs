@@ -108,7 +108,7 @@ async fn town(secret: Option<Vec<u8>>) -> Town {
         domains: small.clone(),
     };
     let (views, seen) = watch::channel(Arc::new(View::default()));
-    let routes = Routes::new(world, seen);
+    let routes = Routes::new(world, std::path::PathBuf::new(), seen);
     let (parent, _) = Actor::spawn(None, Parent, ()).await.expect("a parent starts");
     routes.start(parent.get_cell()).await.expect("the keeper starts");
     Town { small, views, routes }

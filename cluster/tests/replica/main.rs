@@ -50,6 +50,7 @@ fn file(n: &str, port: u16, data: &Path, peers: BTreeMap<NodeName, String>) -> N
     let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     NodeFile {
         name: name(n),
+        folder: data.to_owned(),
         data: data.to_owned(),
         cluster: ClusterFile {
             listen: local(port),

@@ -31,6 +31,7 @@ pub(crate) fn read(tree: &Node, dir: &Path, notes: &mut Notes) -> Option<NodeFil
     });
     Some(NodeFile {
         name: name?,
+        folder: dir.to_owned(),
         data: data?,
         cluster: cluster?,
         http: http?,
