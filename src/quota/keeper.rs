@@ -88,8 +88,17 @@ impl Keeper {
         pushes: mpsc::Receiver<Push>,
         limits: &Limits,
     ) -> Self {
-        let waiters_max = limits.waiters_max as usize;
-        let bounds = Bounds { waiters_max, keys_max: limits.keys_max as usize };
+        let (waiters_max, keys_max) = (limits.waiters_max as usize, limits.keys_max as usize);
+        Self::bounded(world, ledger, views, pushes, Bounds { waiters_max, keys_max })
+    }
+
+    fn bounded(
+        world: World,
+        ledger: Arc<dyn Ledger>,
+        views: watch::Receiver<Arc<View>>,
+        pushes: mpsc::Receiver<Push>,
+        bounds: Bounds,
+    ) -> Self {
         let shared = Shared {
             world,
             ledger,
@@ -99,7 +108,7 @@ impl Keeper {
             actor: ArcSwapOption::empty(),
             entries: papaya::HashMap::new(),
             counts: papaya::HashMap::new(),
-            permits: Semaphore::new(waiters_max.min(Semaphore::MAX_PERMITS)),
+            permits: Semaphore::new(bounds.waiters_max.min(Semaphore::MAX_PERMITS)),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -423,11 +432,24 @@ async fn feed_pushes(me: ActorRef<Msg>, shared: Arc<Shared>) {
     }
 }
 
+/// Views change with every applied entry; the lessee hears of those that change quotas or gateways.
 async fn feed_views(me: ActorRef<Msg>, mut views: watch::Receiver<Arc<View>>) {
+    let mut told = None;
     loop {
         let view = Arc::clone(&views.borrow_and_update());
-        if me.cast(Msg::Viewed(view)).is_err() || views.changed().await.is_err() {
+        let news = Some((view.revision, view.members.len()));
+        if told != news {
+            told = news;
+            if me.cast(Msg::Viewed(view)).is_err() {
+                return;
+            }
+        }
+        if views.changed().await.is_err() {
             return;
         }
     }
 }
+
+#[cfg(test)]
+#[path = "keeper_tests.rs"]
+mod tests;

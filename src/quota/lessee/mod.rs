@@ -10,7 +10,7 @@ mod share;
 mod waiter;
 
 #[cfg(test)]
-mod fake;
+pub(super) mod fake;
 #[cfg(test)]
 mod tests;
 
