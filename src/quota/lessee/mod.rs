@@ -134,11 +134,15 @@ impl Lessee {
         if self.draining || self.waiting() >= self.bounds.waiters_max || !self.know(&charges, now) {
             self.outputs.push_back(Output::Resolve(id, Verdict::Overloaded));
         } else {
-            let wait = charges.iter().map(|c| c.quota.wait.unwrap_or(self.session.cycle.wait())).min();
-            let deadline = now.plus(wait.unwrap_or_default());
+            let told = charges.iter().filter_map(|charge| charge.quota.wait).min();
+            let wait = told.unwrap_or(self.session.cycle.wait());
+            let hold_until = now.plus(wait);
+            let deadline = now.plus(wait.max(self.session.cycle.decide_within()));
             let lacking = smallvec::SmallVec::new();
-            self.waiters
-                .insert(id, Waiter { charges, deadline, held_on: 0, counted: false, refused: None, lacking });
+            self.waiters.insert(
+                id,
+                Waiter { charges, deadline, hold_until, held_on: 0, counted: false, refused: None, lacking },
+            );
             if !self.serve(id, now) {
                 self.count_missed(id);
             }
@@ -337,8 +341,10 @@ impl Lessee {
                 Told::HoldOn(retry) => {
                     waiter.held_on += 1;
                     waiter.refused = Some((place, now.plus(retry)));
-                    if waiter.held_on >= 3 || now.plus(retry) >= waiter.deadline {
+                    if waiter.held_on >= 3 || now.plus(retry) >= waiter.hold_until {
                         self.resolve(id, Verdict::Over(vec![(place, retry)]));
+                    } else {
+                        self.waiters.hold_on(id);
                     }
                 }
                 Told::Refused(retry) => self.resolve(id, Verdict::Over(vec![(place, retry)])),

@@ -67,6 +67,11 @@ impl Cycle {
     pub fn batch_timeout(self) -> Duration {
         (self.0 * 4).clamp(Duration::from_millis(100), Self::FAILOVER_MAX)
     }
+    /// How long a request waits for any answer at all. A question that comes while a batch is under way waits for that batch
+    /// and then for its own, so anything near two cycles would call a merely busy leader silent.
+    pub fn decide_within(self) -> Duration {
+        (self.0 * 6).clamp(Duration::from_millis(250), Duration::from_secs(1))
+    }
     /// How long a request waits where its quota does not say.
     pub fn wait(self) -> Duration {
         (self.0 * 2).clamp(Duration::from_millis(50), Duration::from_secs(1))

@@ -36,7 +36,10 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Waiter {
     pub(super) charges: Charges,
+    /// Without any leader's answer until then it is undecided; once a leader asked it to hold on, it is over then.
     pub(super) deadline: BootNs,
+    /// How long it may be held for tokens that a leader sees coming.
+    pub(super) hold_until: BootNs,
     /// Times that a leader said "hold on".
     pub(super) held_on: u8,
     /// Demand has counted it.
@@ -64,6 +67,13 @@ impl Waiters {
     pub(super) fn insert(&mut self, id: WaiterId, waiter: Waiter) {
         self.by_deadline.insert((waiter.deadline, id));
         self.by_id.insert(id, waiter);
+    }
+    /// A leader asked it to hold on: from now on its time for that counts.
+    pub(super) fn hold_on(&mut self, id: WaiterId) {
+        let Some(waiter) = self.by_id.get_mut(&id) else { return };
+        self.by_deadline.remove(&(waiter.deadline, id));
+        waiter.deadline = waiter.deadline.min(waiter.hold_until);
+        self.by_deadline.insert((waiter.deadline, id));
     }
     pub(super) fn remove(&mut self, id: WaiterId) -> Option<Waiter> {
         let waiter = self.by_id.remove(&id)?;
