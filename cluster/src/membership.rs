@@ -17,8 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::ChangeMembers;
-use openraft::async_runtime::WatchReceiver;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::peer::codec::{self, Kind};
@@ -26,7 +24,7 @@ use crate::peer::message::control::{IdentityV1, JoinAnswerV1, JoinV1};
 use crate::peer::message::kind;
 use crate::peer::{Lane, Target};
 use crate::raft::log::blocking;
-use crate::raft::types::{Local, PeerNode};
+use crate::raft::types::{ChangeMembers, Local, PeerNode, WatchReceiver};
 use crate::replica::core::{Core, Seat};
 use crate::state::command::{Command, Member, Outcome};
 use crate::state::ids::RaftId;

@@ -34,9 +34,11 @@ impl Dev {
             .tempdir()
             .map_err(|error| error.to_string())?;
         let node_text = format!(
-            "name: dev\ndata: data\ncluster: {{listen: \"127.0.0.1:0\", plaintext: true}}\n\
+            "name: dev\ndata: data\ncluster: {{listen: \"{}\", plaintext: true}}\n\
              http: {{listen: \"{}\"}}\nadmin: {{listen: \"{}\"}}\nlog: {{filter: warn}}\n",
-            self.listen, self.admin
+            free_address()?,
+            self.listen,
+            self.admin
         );
         let file = config::node::parse(&node_text, folder.path())
             .map_err(|mistakes| config::mistake::render("dev", &node_text, &mistakes))?
@@ -75,6 +77,13 @@ impl Dev {
         eprint!("{}", config::mistake::render("dev", &text, &checked.warnings));
         Ok(checked.value)
     }
+}
+
+/// A loopback address for peers, of whom there are none: the node file wants an address that could be told to them.
+fn free_address() -> Result<SocketAddr, String> {
+    std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map_err(|error| format!("no free port on 127.0.0.1: {error}"))
 }
 
 async fn wait_until_live(admin: SocketAddr) -> Result<(), String> {

@@ -365,7 +365,7 @@ impl Cluster {
         panic!("no leader in time");
     }
 
-    fn log(&self, index: usize) -> String {
+    pub fn log(&self, index: usize) -> String {
         let file = self.folder.path().join(format!("{}.log", self.nodes[index].name));
         std::fs::read_to_string(file).unwrap_or_default()
     }

@@ -1,5 +1,10 @@
 //! Our names for openraft's types.
 
+// What the replica works with; it names openraft through these alone.
+pub use openraft::async_runtime::WatchReceiver;
+pub use openraft::errors::Fatal;
+pub use openraft::impls::ProgressResponder;
+pub use openraft::{ChangeMembers, ReadPolicy};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::state::command::{Command, Outcome};
@@ -33,6 +38,9 @@ pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 pub type Snapshot = openraft::alias::SnapshotOf<TypeConfig, bytes::Bytes>;
 /// Its figures.
 pub type Metrics = openraft::RaftMetrics<TypeConfig>;
+
+/// What became of a write.
+pub type Written = openraft::raft::ClientWriteResult<TypeConfig>;
 
 /// A member as the membership names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use config::ids::NodeName;
 use config::node::NodeFile;
-use openraft::async_runtime::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
@@ -27,7 +26,7 @@ use crate::raft::log::Log;
 use crate::raft::machine::{Machine, Raft, Shared};
 use crate::raft::network::{Network, target};
 use crate::raft::serve::Service;
-use crate::raft::types::{PeerNode, StoredMembership};
+use crate::raft::types::{Fatal, PeerNode, StoredMembership, WatchReceiver};
 use crate::state::ids::{RaftId, Revision};
 use crate::view::View;
 use crate::world::{BootNs, World};
@@ -253,7 +252,7 @@ async fn watch_role(core: Arc<Core>, seat: Arc<Seat>, role: watch::Sender<Role>)
         let dead = all.borrow_watched().running_state.clone().err();
         if let Some(reason) = dead {
             tracing::error!(%reason, "the consensus core has ended");
-            if !matches!(reason, openraft::errors::Fatal::Stopped) {
+            if !matches!(reason, Fatal::Stopped) {
                 core.fatal.send_replace(Some(format!("the consensus core has ended: {reason}")));
             }
             return;

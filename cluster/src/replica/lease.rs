@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::ReadPolicy;
 use tokio::time::{sleep, timeout};
 
 use super::core::{Core, Seat};
@@ -17,6 +16,7 @@ use super::views::publish;
 use crate::peer::message::control::{ProbeAnswerV1, ProbeV1};
 use crate::peer::message::kind;
 use crate::peer::{Lane, codec};
+use crate::raft::types::ReadPolicy;
 use crate::state::ids::Revision;
 
 /// How long a view is good after the probe was sent.

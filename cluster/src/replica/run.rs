@@ -18,6 +18,7 @@ use crate::lease::{Ask, AskError, AskReply, Push};
 use crate::membership;
 use crate::peer::{Door, Identity, Me, Peers};
 use crate::raft::log::blocking;
+use crate::raft::types::WatchReceiver;
 use crate::state::command::DocumentChange;
 use crate::state::ids::{RaftId, Revision, SessionId};
 use crate::tls::{Pem, Tls};
@@ -226,7 +227,6 @@ async fn leave(seat: &Seat) {
 }
 
 fn successor(seat: &Seat) -> Option<u64> {
-    use openraft::async_runtime::WatchReceiver;
     let voters: Vec<u64> = seat.role.borrow().membership.membership().voter_ids().collect();
     let metrics = seat.raft.metrics();
     let now = metrics.borrow_watched();

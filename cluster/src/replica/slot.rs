@@ -11,8 +11,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ReadPolicy;
-use openraft::impls::ProgressResponder;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
@@ -20,7 +18,7 @@ use super::core::{Core, Seat};
 use crate::leader::{Answer, Lender, NotChanged, Reply, Ticket, Wish};
 use crate::lease::{Ask, AskError, AskReply, Push};
 use crate::raft::machine::Replicated;
-use crate::raft::types::Local;
+use crate::raft::types::{Local, ProgressResponder, ReadPolicy, Written};
 use crate::state::command::{Command, DocumentChange, Outcome, Register, Stamped};
 use crate::state::ids::{RaftId, Revision, SessionId};
 
@@ -78,7 +76,7 @@ pub(crate) async fn run(core: Arc<Core>, seat: Arc<Seat>, mut questions: mpsc::R
     }
 }
 
-type Flight = oneshot::Receiver<openraft::raft::ClientWriteResult<crate::raft::types::TypeConfig>>;
+type Flight = oneshot::Receiver<Written>;
 
 struct Slot<'a> {
     core: &'a Arc<Core>,

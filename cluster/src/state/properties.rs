@@ -9,6 +9,7 @@ use super::State;
 use super::ids::*;
 use super::snapshot::SnapshotV1;
 use super::testing::*;
+use crate::peer::codec;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -121,9 +122,8 @@ proptest! {
             cluster.document(now, &document(limit(10, burst), &own)).expect("a good document");
         }
         let stored = SnapshotV1::from(&cluster.state);
-        let bytes = bincode::serde::encode_to_vec(&stored, bincode::config::standard()).expect("plain data");
-        let (read, _): (SnapshotV1, usize) =
-            bincode::serde::decode_from_slice(&bytes, bincode::config::standard()).expect("plain data");
+        let bytes = codec::encode(&stored);
+        let read: SnapshotV1 = codec::decode_stored(&bytes).expect("what was written can be read");
         let mut restored = State::try_from(read).expect("a good snapshot");
         restored.check_all();
         prop_assert_eq!(restored.digest(), cluster.state.digest());
