@@ -52,7 +52,7 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
     let tokens = Tokens::new(file.limits.tokens_cached_max);
     let routes = Routes::new(world.clone(), file.folder.clone(), replica.views());
     let keeper = Keeper::new(world.clone(), Arc::new(replica.clone()), replica.views(), pushes, &file.limits);
-    let probe = Probe::new(replica.clone(), routes.clone());
+    let probe = Probe::new(world.clone(), replica.clone(), routes.clone());
     let (tree, mut tree_ended) = tree::start(world.clone(), keeper.clone(), routes.clone())
         .await
         .map_err(|error| format!("starting the keepers: {error}"))?;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cluster::replica::Replica;
 use cluster::state::ids::Revision;
+use cluster::world::World;
 use serde::Serialize;
 
 use crate::router::Routes;
@@ -44,6 +45,7 @@ pub struct Readiness {
 /// Reads the health of the node's parts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Probe {
+    world: World,
     replica: Replica,
     routes: Routes,
     draining: Arc<AtomicBool>,
@@ -52,8 +54,8 @@ pub struct Probe {
 
 impl Probe {
     /// Of these parts.
-    pub fn new(replica: Replica, routes: Routes) -> Self {
-        Self { replica, routes, draining: Arc::default(), data_plane_broken: Arc::default() }
+    pub fn new(world: World, replica: Replica, routes: Routes) -> Self {
+        Self { world, replica, routes, draining: Arc::default(), data_plane_broken: Arc::default() }
     }
 
     /// From now on the node is not ready: it is about to stop.
@@ -87,6 +89,13 @@ impl Probe {
                 say("cluster", Health::Degraded, "no leader is known: does a majority of the nodes run?")
             }
             (Some(_), Some(_)) => say("cluster", Health::Ready, ""),
+        }
+        match self.replica.view_lease() {
+            None => say("view", Health::Unready, "not confirmed by a leader since this process began"),
+            Some(until) if until <= self.world.clock.boot() => {
+                say("view", Health::Degraded, "older than its lease: routes that need a token answer 503")
+            }
+            Some(_) => say("view", Health::Ready, ""),
         }
         if view.revision == Revision(0) {
             say("configuration", Health::Unready, "no gateway document yet: `quorumgate apply FILE`");

@@ -1,8 +1,9 @@
 //! The view lease: how a node knows that its view is not stale, and the leader that a change is seen (decisions.md 21).
 //!
 //! Every 500 ms, and at each new revision, a node probes the leader: "I show revision r". The leader has a majority
-//! confirm it and answers with an index; once the node shows that much, its view is good until 2 s after it *sent* the
-//! probe. A change is seen by all when every member says so, or 2 s after its commit: no probe answered before it gives
+//! confirm it and answers with an index; once the node shows that much, its view is good until 5 s after it *sent* the
+//! probe: longer than the longest failover, so that a change of leader turns no request away. A change is seen by all when
+//! every member says so, or 5 s after its commit: no probe answered before it gives
 //! a longer lease, and none answered after it gives one without it.
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::core::{Core, Seat};
 use super::views::publish;
+use crate::leader::times::FAILOVER_MAX;
 use crate::peer::message::control::{ProbeAnswerV1, ProbeV1};
 use crate::peer::message::kind;
 use crate::peer::{Lane, codec};
@@ -20,7 +22,11 @@ use crate::raft::types::ReadPolicy;
 use crate::state::ids::Revision;
 
 /// How long a view is good after the probe was sent.
-pub(crate) const VIEW_LEASE: Duration = Duration::from_secs(2);
+pub(crate) const VIEW_LEASE: Duration = FAILOVER_MAX.saturating_mul(2);
+const _: () = assert!(
+    VIEW_LEASE.as_millis() > (FAILOVER_MAX.as_millis() + PROBE_EVERY.as_millis() + PROBE_WITHIN.as_millis()),
+    "a view outlives a failover and the probes around it"
+);
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 const PROBE_WITHIN: Duration = Duration::from_secs(1);
 /// Covers the difference in rate of two clocks over a lease, and the reading of them.
