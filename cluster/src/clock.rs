@@ -5,12 +5,16 @@
 //! clock here may lose time (a failover costs some tens of milliseconds of refill) and never gains any.
 //!
 //! ```text
-//! C1  at every apply of a stamped entry: anchor = (its stamp, now), even if that sets the clock back
+//! C1  at every apply of a stamped entry: anchor = (its stamp, when this process got it), even if that sets the clock back
 //! C2  but not at entries that this process itself stamped in its present leadership: its clock runs on
 //! C3  a leader stamps nothing before it has applied all that its log held when it took over
 //! C4  the batches of an entry are closed first, the clock is read afterwards   (see `leader::Lender::close`)
 //! C5  restart and snapshot install: anchor = (tau of the state, now)
 //! ```
+//!
+//! C1 counts from the receipt, not from the apply. Both are later than the stamping, which is all that the bound needs.
+//! But a new leader applies its predecessor's last entry only when it has committed its own, so counting from the apply
+//! would lose the whole time without a leader, and with it that much refill of every bucket.
 
 use crate::state::ids::Tau;
 use crate::world::MonoNs;
@@ -55,7 +59,7 @@ impl ClusterClock {
     }
 
     /// An entry was applied: its index and term in the log; `stamp` is the state's time after it, or none if the
-    /// entry had no stamp or was fenced off (C1, C2). Call it for *every* entry.
+    /// entry had no stamp or was fenced off (C1, C2); `mono` is when this process got it, or later. Call it for *every* entry.
     pub fn applied(&mut self, index: u64, term: u64, stamp: Option<Tau>, mono: MonoNs) {
         assert!(index > self.applied, "entry {index} applied after {}: entries come in order", self.applied);
         self.applied = index;

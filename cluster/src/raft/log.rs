@@ -25,7 +25,7 @@ use super::types::{Entry, LogId, TypeConfig, Vote};
 use super::wire;
 use crate::peer::codec::{self, Kind};
 use crate::peer::message::log::{EntryV1, LogIdV1, VoteV1};
-use crate::world::World;
+use crate::world::{MonoNs, World};
 
 /// Writes that may wait for the writer; openraft waits beyond.
 const QUEUE_MAX: usize = 1024;
@@ -37,6 +37,7 @@ const READ_BYTES_MAX: usize = 1 << 20;
 /// The log. Cheap to clone: all clones are one log.
 #[derive(Clone, Debug)]
 pub struct Log {
+    world: World,
     image: Arc<Mutex<Image>>,
     queue: mpsc::Sender<Op>,
 }
@@ -55,6 +56,8 @@ struct Image {
 struct Held {
     entry: Entry,
     bytes: usize,
+    /// When this process got it; none: an earlier process did.
+    received: Option<MonoNs>,
 }
 
 struct Op {
@@ -96,13 +99,19 @@ impl Log {
         let put = image.lock().last().map(|id| id.index);
         let writer = Writer { world: world.clone(), backend, image: image.clone(), ops, put, fatal };
         tokio::spawn(writer.run());
-        Ok(Self { image, queue })
+        Ok(Self { world: world.clone(), image, queue })
     }
 
     /// The last entry's index; none: the log is empty and nothing was purged.
     pub fn last_index(&self) -> Option<u64> {
         let image = self.image.lock();
         image.entries.keys().next_back().copied().or(image.purged.map(|id| id.index))
+    }
+
+    /// When this process got an entry; none: an earlier process did, or the log holds another at its index.
+    pub(super) fn received(&self, id: &LogId) -> Option<MonoNs> {
+        let image = self.image.lock();
+        image.entries.get(&id.index).filter(|held| held.entry.log_id == *id)?.received
     }
 
     async fn enqueue(&self, writes: Vec<Write>, done: Done) -> io::Result<()> {
@@ -151,7 +160,7 @@ impl Image {
                 ));
             }
             wanted = Some(index + 1);
-            image.entries.insert(index, Held { entry, bytes });
+            image.entries.insert(index, Held { entry, bytes, received: None });
         }
         Ok(image)
     }
@@ -225,12 +234,13 @@ impl RaftLogStorage<TypeConfig> for Log {
         I::IntoIter: Send,
     {
         let mut writes = Vec::new();
+        let received = Some(self.world.clock.mono());
         {
             let mut image = self.image.lock();
             for entry in entries {
                 let index = entry.log_id.index;
                 let record = codec::seal(Kind::Entry, &codec::encode(&EntryV1::from(&entry)));
-                image.entries.insert(index, Held { entry, bytes: record.len() });
+                image.entries.insert(index, Held { entry, bytes: record.len(), received });
                 writes.push(Write::Put(index, record));
             }
         }

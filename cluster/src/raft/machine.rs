@@ -13,6 +13,7 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::log::Log;
 use super::snapshot::{Content, Shelf};
 use super::types::{Local, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, term};
 use crate::clock::ClusterClock;
@@ -49,6 +50,7 @@ pub struct Machine {
     shared: Arc<Mutex<Replicated>>,
     shelf: Shelf,
     applied: watch::Sender<u64>,
+    log: Log,
     world: World,
 }
 
@@ -66,7 +68,7 @@ impl Machine {
     ///
     /// # Errors
     /// The disk's, or a damaged snapshot.
-    pub async fn open(world: &World) -> io::Result<(Self, Shared)> {
+    pub async fn open(world: &World, log: Log) -> io::Result<(Self, Shared)> {
         let shelf = Shelf::new(world.clone());
         let content = shelf.load().await?.unwrap_or_default();
         let now = world.clock.mono();
@@ -80,7 +82,7 @@ impl Machine {
         }));
         let (applied, watched) = watch::channel(index);
         let shared = Shared { replicated: replicated.clone(), applied: watched };
-        Ok((Self { shared: replicated, shelf, applied, world: world.clone() }, shared))
+        Ok((Self { shared: replicated, shelf, applied, log, world: world.clone() }, shared))
     }
 
     fn apply_one(
@@ -104,8 +106,8 @@ impl Machine {
         replicated.applied = Some(id);
         // Entry 0 is the founding membership: it has no stamp, and the clock counts from 1.
         if id.index > 0 {
-            let now = self.world.clock.mono();
-            replicated.clock.applied(id.index, term(&id), stamp, now);
+            let received = self.log.received(&id).unwrap_or_else(|| self.world.clock.mono());
+            replicated.clock.applied(id.index, term(&id), stamp, received);
         }
         outcome
     }

@@ -145,8 +145,9 @@ impl Core {
         let log = Log::open(&self.world, backend, self.fatal.clone())
             .await
             .map_err(|e| text("the log can not be read", &e))?;
-        let (machine, shared) =
-            Machine::open(&self.world).await.map_err(|e| text("the snapshot can not be read", &e))?;
+        let (machine, shared) = Machine::open(&self.world, log.clone())
+            .await
+            .map_err(|e| text("the snapshot can not be read", &e))?;
         let network = Network::new(self.peers.clone());
         let raft = Raft::new(identity.raft_id, crate::raft::config(), network, log.clone(), machine)
             .await

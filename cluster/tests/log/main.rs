@@ -27,7 +27,7 @@ impl StoreBuilder<TypeConfig, Log, Machine, tempfile::TempDir> for Fresh {
         let backend = Arc::new(Redb::open(&world, Path::new("log")).expect("an empty store opens"));
         let (fatal, _) = watch::channel(None);
         let log = Log::open(&world, backend, fatal).await.expect("an empty log opens");
-        let (machine, _) = Machine::open(&world).await.expect("there is no snapshot");
+        let (machine, _) = Machine::open(&world, log.clone()).await.expect("there is no snapshot");
         Ok((dir, log, machine))
     }
 }

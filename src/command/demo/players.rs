@@ -89,8 +89,8 @@ pub const PLAYERS: [Player; 6] = [
     },
     Player {
         tenant: "edge",
-        limit: per_second(50, 100),
-        amount: "{rate: 50/s, burst: 100}",
+        limit: per_second(50, 250),
+        amount: "{rate: 50/s, burst: 250}",
         offered_per_s: 50,
         spread: Spread::Even,
     },
@@ -131,7 +131,7 @@ issuers:
     audiences: [quorumgate]
     keys: [{{kid: dev, algorithm: HS256, secret: {{file: dev.secret}}}}]
 quotas:
-  {QUOTA}: {{key: tenant, limit: 10/s, wait: 1s}}
+  {QUOTA}: {{key: tenant, limit: 10/s, wait: 2s}}
   per-client: {{key: client, limit: 500/s}}
   per-address: {{key: address, limit: 1000/s}}
 tenants:

@@ -152,7 +152,9 @@ impl Managed {
 
     fn low(&self, cycle: Cycle) -> Tokens {
         if self.plenty {
-            (self.demand.within(self.horizon()) / 2).max(2)
+            // Survivors take over a dead node's share of the demand, so the least that a lease holds must last longer
+            // than a failover at their old pace.
+            (self.demand.within(self.horizon()) / 4 * 3).max(2)
         } else {
             self.demand.within(cycle.get() * 2)
         }

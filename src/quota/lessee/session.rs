@@ -12,7 +12,8 @@ use super::{Lessee, Output};
 
 /// Between a failure that came at once and the next try; doubles up to [`BACKOFF_MAX`].
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
-const BACKOFF_MAX: Duration = Duration::from_millis(160);
+/// Half of it is lost refill at the end of a failover, for a key that is always empty.
+const BACKOFF_MAX: Duration = Duration::from_millis(40);
 
 /// Where the conversation stands.
 #[derive(Debug)]
