@@ -357,7 +357,12 @@ impl Cluster {
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             let running = (0..self.nodes.len()).filter(|index| self.nodes[*index].child.is_some());
-            if let Some(leader) = running.into_iter().find(|index| self.status(*index)["role"] == "leader") {
+            // A process that was started a moment ago does not listen yet.
+            let leads = |index: &usize| {
+                request(self.nodes[*index].admin, "GET", "/v1/status", &[], "")
+                    .is_ok_and(|answer| answer.json()["role"] == "leader")
+            };
+            if let Some(leader) = running.into_iter().find(leads) {
                 return leader;
             }
             std::thread::sleep(Duration::from_millis(50));
