@@ -25,7 +25,7 @@ impl Check {
                 .map_err(|error| format!("reading {}: {error}", path.display()))?;
             let name = path.display().to_string();
             match mistakes(path, &text) {
-                Ok(warnings) => print!("{}{name}: good\n", render(&name, &text, &warnings)),
+                Ok(warnings) => println!("{}{name}: good", render(&name, &text, &warnings)),
                 Err(mistakes) => {
                     refused = true;
                     print!("{}", render(&name, &text, &mistakes));

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+use cluster::world::UnixMs;
 
 use crate::auth::mint::{Grant, mint};
 
@@ -56,7 +58,7 @@ impl Token {
             scopes: &scopes,
             lifetime: self.lifetime,
         };
-        println!("{}", mint(&secret, &grant, now_ms()?)?);
+        println!("{}", mint(&secret, &grant, now_ms())?);
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -72,12 +74,9 @@ pub fn development(secret: &[u8], tenant: &str, client: &str, scopes: &[&str]) -
         scopes,
         lifetime: Duration::from_secs(3600),
     };
-    mint(secret, &grant, now_ms()?)
+    mint(secret, &grant, now_ms())
 }
 
-fn now_ms() -> Result<cluster::world::UnixMs, String> {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_err(|error| format!("this machine's clock: {error}"))?;
-    Ok(cluster::world::UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+fn now_ms() -> UnixMs {
+    crate::world::real().clock.wall()
 }

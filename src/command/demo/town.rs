@@ -207,8 +207,7 @@ impl Town {
         holds: impl Fn(&serde_json::Value) -> bool,
     ) -> Result<(), String> {
         for index in 0..self.nodes.len() {
-            loop {
-                let Some(child) = self.nodes[index].child.as_mut() else { break };
+            while let Some(child) = self.nodes[index].child.as_mut() {
                 if let Ok(Some(status)) = child.try_wait() {
                     return Err(format!(
                         "{} ended: {status}\n{}",
