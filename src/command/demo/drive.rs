@@ -39,6 +39,7 @@ pub async fn drive(town: &mut Town, duration: Duration, kill: Option<Kill>) -> R
     }
     progress(&load, start, start + duration).await;
     let (sent, skipped) = load.finish().await;
+    let failover = failover.map(|failover| failover.until_decided(&sent));
     Ok(Verdict::new(&sent, skipped, &town.recorder.recorded(), duration.as_secs(), failover))
 }
 

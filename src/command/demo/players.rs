@@ -54,6 +54,11 @@ pub struct Player {
 }
 
 impl Player {
+    /// Whether it sends clearly more than it may.
+    pub fn is_over(&self) -> bool {
+        self.offered_per_s * self.limit.per_ns * 2 > self.limit.tokens * SECOND_NS * 3
+    }
+
     /// Whether it sends clearly less than it may: then not one of its requests may fail on a surviving node.
     pub fn is_under(&self) -> bool {
         self.offered_per_s * self.limit.per_ns * 10 < self.limit.tokens * SECOND_NS * 9

@@ -14,16 +14,30 @@ const FLOOR_PER_MILLE: u64 = 990;
 /// After the new leader is known, answers of the leaderless time may still be on their way for this long.
 const SETTLE_NS: u64 = 1_500_000_000;
 
-/// When the leader was killed and when another was known, CLOCK_BOOTTIME ns.
+/// When the leader was killed and when another decided, CLOCK_BOOTTIME ns.
 #[derive(Clone, Copy, Debug)]
 pub struct Failover {
     /// The kill.
     pub killed_ns: u64,
-    /// A survivor said that it leads.
+    /// A survivor said that it leads, or, once known, the first answer of a tenant that only a leader can give.
     pub recovered_ns: u64,
 }
 
+/// The longest failover that the design allows (2 · longest election timeout + 0.5 s).
+const FAILOVER_NS_MAX: u64 = 2_500_000_000;
+
 impl Failover {
+    /// The same until a leader decided again, as clients saw it: a tenant far over its limit has spent every lease when a
+    /// leader is known, so whatever it is answered then a leader has said.
+    pub fn until_decided(self, sent: &[Sent]) -> Self {
+        let over = |sent: &&Sent| {
+            PLAYERS[sent.player].is_over() && matches!(sent.fate, Fate::Served | Fate::OverQuota)
+        };
+        let answers = sent.iter().filter(over).map(|sent| sent.answered_ns);
+        let first = answers.filter(|answered_ns| *answered_ns >= self.recovered_ns).min();
+        Self { recovered_ns: first.unwrap_or(self.recovered_ns), ..self }
+    }
+
     fn covers(&self, sent: &Sent) -> bool {
         sent.answered_ns >= self.killed_ns && sent.sent_ns <= self.recovered_ns + SETTLE_NS
     }
@@ -73,6 +87,10 @@ impl Verdict {
         }
         if recorded.unstamped > 0 {
             broken.push(format!("{} requests reached the upstream without an admission", recorded.unstamped));
+        }
+        let long = failover.filter(|failover| failover.recovered_ns - failover.killed_ns > FAILOVER_NS_MAX);
+        if long.is_some() {
+            broken.push("no leader decided for more than 2.5 s".to_owned());
         }
         let mut rows = Vec::new();
         for (index, player) in PLAYERS.iter().enumerate() {
@@ -153,7 +171,8 @@ impl Verdict {
         }
         if let Some(failover) = self.failover {
             let ms = (failover.recovered_ns - failover.killed_ns) / 1_000_000;
-            let _ = writeln!(text, "failover: {}.{:02} s without a leader", ms / 1000, ms % 1000 / 10);
+            let _ =
+                writeln!(text, "failover: {}.{:02} s without a leader's decision", ms / 1000, ms % 1000 / 10);
         }
         for why in self.rows.iter().flat_map(|row| row.broken.iter().map(|why| format!("{}: {why}", row.who)))
         {
@@ -304,6 +323,20 @@ mod tests {
         let later = Failover { killed_ns: 5_000 * MS, recovered_ns: 5_100 * MS };
         assert!(Verdict::new(&sent, 0, &recorded, 10, Some(covered)).is_kept());
         assert!(!Verdict::new(&sent, 0, &recorded, 10, Some(later)).is_kept());
+    }
+
+    #[test]
+    fn a_failover_lasts_until_a_leader_decides_and_not_longer_than_the_design_allows() {
+        // given a leader that is known after 1 s, and decides nothing before 3 s
+        let (mut sent, recorded) = calm_drive();
+        let surge = PLAYERS.iter().position(Player::is_over).expect("one player is over its limit");
+        sent.retain(|sent| sent.player != surge || sent.answered_ns < 900 * MS);
+        sent.push(Sent { player: surge, sent_ns: 0, answered_ns: 3_000 * MS, fate: Fate::OverQuota });
+        let failover = Failover { killed_ns: 0, recovered_ns: 1_000 * MS }.until_decided(&sent);
+        // then it counts as 3 s, which is too long
+        assert_eq!(failover.recovered_ns, 3_000 * MS);
+        let verdict = Verdict::new(&sent, 0, &recorded, 10, Some(failover));
+        assert!(verdict.render().contains("no leader decided for more than 2.5 s"), "{}", verdict.render());
     }
 
     #[test]
