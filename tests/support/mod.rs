@@ -1,5 +1,6 @@
 //! Starts real nodes on loopback ports of their own, and speaks HTTP with them like anybody would.
 #![allow(dead_code)] // Each test file uses its own part of this.
+#![allow(clippy::disallowed_methods)] // Tests stand outside the product: clients and upstreams of their own.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
