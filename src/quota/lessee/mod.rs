@@ -145,6 +145,7 @@ impl Lessee {
             );
             if !self.serve(id, now) {
                 self.count_missed(id);
+                self.refuse_late(id, now);
             }
         }
         self.pump(now);
@@ -227,6 +228,19 @@ impl Lessee {
             self.dirty.insert(charge.key);
         }
         true
+    }
+
+    /// A leader's refusal may have come while this request was on its way here. It still stands, and nobody will be asked
+    /// before it ends: without this the request would wait for an answer that was given before it came.
+    fn refuse_late(&mut self, id: WaiterId, now: BootNs) {
+        let Some(waiter) = self.waiters.by_id.get(&id) else { return };
+        let refused = waiter.lacking.iter().find_map(|place| {
+            let managed = self.keys.get(&waiter.charges[*place].key)?;
+            Some((*place, managed.entry.refused_for(now)?))
+        });
+        if let Some((place, retry)) = refused {
+            self.resolve(id, Verdict::Over(vec![(place, retry)]));
+        }
     }
 
     /// Demand counts a request when it comes, not when it is served.

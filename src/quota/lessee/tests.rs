@@ -128,6 +128,28 @@ fn waiters_are_served_in_order_from_one_question() {
 }
 
 #[test]
+fn a_request_that_arrives_behind_its_refusal_is_refused_and_not_left_undecided() {
+    // given a spent bucket, whose leader has just refused somebody
+    let mut bench = Bench::new(limit(1, 1));
+    let one = charge(1, 1, limit(1, 1), OnQuorumLoss::Deny);
+    bench.admit(std::slice::from_ref(&one));
+    bench.answer(MS);
+    assert_eq!(bench.admitted().len(), 1);
+    bench.admit(std::slice::from_ref(&one));
+    while !bench.verdicts.iter().any(|(_, verdict)| matches!(verdict, Verdict::Over(_))) {
+        bench.pass(MS);
+        if !bench.asks.is_empty() {
+            bench.answer(MS);
+        }
+    }
+    // when a request comes that was on its way then
+    bench.verdicts.clear();
+    let late = bench.admit(std::slice::from_ref(&one));
+    // then it is told the same, at once
+    assert!(matches!(bench.verdicts[..], [(id, Verdict::Over(_))] if id == late), "{:?}", bench.verdicts);
+}
+
+#[test]
 fn a_request_gets_all_its_keys_or_none() {
     // given a key with tokens and one whose bucket is spent
     let mut bench = Bench::new(limit(1, 1));
