@@ -14,7 +14,9 @@ const KILOSECOND_NS: u128 = 1_000_000_000_000;
 const MS: u64 = 1_000_000;
 
 /// Shortest and longest interval at which a refused gateway asks again on a saturated key.
-const POLL_NS: (u64, u64) = (4 * MS, 100 * MS);
+///
+/// What comes in one interval is what a gateway holds when it dies, and is lost with it: 50 ms of the rate.
+const POLL_NS: (u64, u64) = (4 * MS, 50 * MS);
 /// The same where tokens come so slowly, or are asked for so little, that polling costs nothing.
 const POLL_FINE_NS: u64 = MS;
 /// Shortest and longest interval at which a gateway reports spends.
@@ -246,10 +248,10 @@ mod tests {
     fn waiters_of_a_saturated_key_are_refused_not_held() {
         // given an empty bucket of 100 per second
         let empty = level(per_second(100, 100), 0);
-        // when 500 per second are asked for: refused, for a poll of B / 4r, at most 100 ms
+        // when 500 per second are asked for: refused, for a poll of B / 4r, at most 50 ms
         assert_eq!(
             refusal(&empty, &waiting(9, 500), 0, false),
-            Refusal { retry_after_ns: 100 * MS, hold: false }
+            Refusal { retry_after_ns: 50 * MS, hold: false }
         );
         // when 50 per second are asked for: held until the next token
         assert_eq!(
