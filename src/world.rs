@@ -1,6 +1,6 @@
 //! The real world: the kernel's sockets, clocks, files and threads.
 //!
-//! The one place of the product that may touch them; everything else goes through [`World`].
+//! The one place of the product that may touch them; everything else goes through [`World`](cluster::world::World).
 
 use std::sync::Arc;
 use std::time::Duration;
