@@ -1,0 +1,51 @@
+//! `quorumgate cluster status`: a node's view of its cluster.
+
+use std::process::ExitCode;
+
+use super::CALL_WITHIN;
+use crate::command::{Door, client};
+
+/// `quorumgate cluster status`.
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    #[command(flatten)]
+    door: Door,
+    /// The whole status as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    /// Asks the node and shows what it says.
+    ///
+    /// # Errors
+    /// What the node answered, or that it did not.
+    pub async fn run(self) -> Result<ExitCode, String> {
+        let status = client::get_json(self.door.admin, "/v1/status", CALL_WITHIN).await?;
+        if self.json {
+            println!("{status:#}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        let text = |path: &str| match status.pointer(path) {
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(serde_json::Value::Null) | None => "-".to_owned(),
+            Some(other) => other.to_string(),
+        };
+        println!("cluster   {}", text("/node/cluster_id"));
+        println!("asked     {} ({}), term {}", text("/node/name"), text("/role"), text("/term"));
+        println!("leader    {}", text("/leader/name"));
+        println!("revision  {}", text("/revision"));
+        println!("applied   {}", text("/applied_index"));
+        for member in status["members"].as_array().map_or(&[][..], Vec::as_slice) {
+            let kind = if member["voter"] == true { "voter" } else { "learner" };
+            let field = |name: &str| member[name].as_str().unwrap_or("?").to_owned();
+            println!(
+                "member    {:<16} id {:<6} {kind:<8} {}",
+                field("name"),
+                member["raft_id"],
+                field("address")
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
