@@ -5,7 +5,6 @@
 
 pub mod pace;
 
-use std::any::Any;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -14,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
+use cluster::fatal::panic_text;
 use cluster::world::Stream;
 use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
@@ -96,7 +96,7 @@ impl Actor for ConnectionActor {
         gateway.recorder.connection_opened();
         let served = AssertUnwindSafe(serve(stream, peer, gateway.clone(), drain.clone())).catch_unwind();
         let task = tokio::spawn(async move {
-            let end = served.await.unwrap_or_else(|panic| End::Panicked(text_of(panic.as_ref())));
+            let end = served.await.unwrap_or_else(|panic| End::Panicked(panic_text(panic.as_ref())));
             drop(permit);
             // The actor may have been stopped before: then nobody asks why we ended.
             let _ = me.send_message(Msg::Ended(end));
@@ -130,12 +130,6 @@ impl Drop for State {
         self.task.abort();
         self.gateway.recorder.connection_closed();
     }
-}
-
-/// What a panic said.
-pub(crate) fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned())
 }
 
 /// Drives one connection to its end.

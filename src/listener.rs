@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::fatal::panic_text;
 use cluster::world::Listener as Socket;
 use futures_util::FutureExt;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
@@ -148,7 +149,7 @@ impl Actor for ListenerActor {
             AssertUnwindSafe(accept(door, gateway, budget, open.clone(), me.get_cell())).catch_unwind();
         let task = tokio::spawn(async move {
             let Err(panic) = accepting.await;
-            let text = connection::text_of(panic.as_ref());
+            let text = panic_text(panic.as_ref());
             // The actor may have been stopped: then nobody asks.
             let _ = me.send_message(Msg::Panicked(text));
         });

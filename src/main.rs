@@ -1,5 +1,6 @@
 //! Reads the command line, nothing else.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -14,7 +15,8 @@ fn main() -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(text) => {
-            eprintln!("quorumgate: {}", text.trim_end());
+            // Standard error may be on the very disk that is full: that is no reason to end in another way.
+            let _ = writeln!(std::io::stderr(), "quorumgate: {}", text.trim_end());
             ExitCode::from(2)
         }
     }

@@ -7,8 +7,10 @@
 //! raft            the only folder that names openraft                   log, machine, network
 //! peer            mutual TLS, frames, messages                          node <-> node
 //! replica         owns the raft instance                                propose, ask, publish the view
+//! fatal           what ends a node                                      the first reason stands
 //! ```
 
+pub mod fatal;
 pub mod world;
 
 pub mod clock;

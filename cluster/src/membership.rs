@@ -12,6 +12,7 @@
 //! back at another address has it changed before it counts on it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::fatal::Fatal;
 use crate::peer::codec::{self, Kind};
 use crate::peer::message::control::{IdentityV1, JoinAnswerV1, JoinV1};
 use crate::peer::message::kind;
@@ -45,27 +47,24 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Who this disk belongs to; none: nobody yet. Blocks.
 ///
 /// # Errors
-/// A text for the operator, if the disk is another node's.
-pub(crate) fn identity(world: &World, name: &str) -> Result<Option<IdentityV1>, String> {
-    let Some(record) = world.disk.read(Path::new(IDENTITY)).map_err(|e| format!("{IDENTITY}: {e}"))? else {
-        return Ok(None);
-    };
-    let payload = codec::open(Kind::Identity, &record).map_err(|e| format!("{IDENTITY}: {e}"))?;
-    let identity: IdentityV1 = codec::decode_stored(payload).map_err(|e| format!("{IDENTITY}: {e}"))?;
+/// The disk's; within, a text for the operator, if the disk is another node's.
+pub(crate) fn identity(world: &World, name: &str) -> io::Result<Result<Option<IdentityV1>, String>> {
+    let Some(record) = world.disk.read(Path::new(IDENTITY))? else { return Ok(Ok(None)) };
+    let identity: IdentityV1 = codec::decode_stored(codec::open(Kind::Identity, &record)?)?;
     if identity.name != name {
-        return Err(format!(
+        return Ok(Err(format!(
             "the data directory belongs to node {:?}, the node file says {name:?}: use the directory of this node",
             identity.name
-        ));
+        )));
     }
-    Ok(Some(identity))
+    Ok(Ok(Some(identity)))
 }
 
-async fn keep(core: &Core, identity: &IdentityV1) -> Result<(), String> {
+async fn keep(core: &Core, identity: &IdentityV1) -> Result<(), Fatal> {
     let disk = core.world.disk.clone();
     let record = codec::seal(Kind::Identity, &codec::encode(identity));
     let written = blocking(&core.world, move || disk.write(Path::new(IDENTITY), &record)).await;
-    written.map_err(|e| format!("{IDENTITY} can not be written: {e}"))
+    written.map_err(|error| core.bell.storage("writing whose it is", &error))
 }
 
 /// Founds a cluster of this node alone, or finishes a founding that was cut off.
@@ -76,8 +75,7 @@ pub(crate) async fn found(core: &Arc<Core>) -> Result<(), String> {
         None => {
             let name = core.node.name.as_str().to_owned();
             let identity = IdentityV1 { cluster_id: core.random(), raft_id: FOUNDER, name };
-            keep(core, &identity).await?;
-            core.sit(&identity).await?
+            sit(core, &identity).await.map_err(|fatal| fatal.to_string())?
         }
     };
     let founded = seat.shared.replicated.lock().state.cluster_id();
@@ -143,8 +141,7 @@ pub(crate) async fn settle(core: Arc<Core>) {
             };
             let said = match ask(&core, &target, &join).await {
                 Ok(JoinAnswerV1::Admitted { cluster_id, raft_id }) if core.seat().is_none() => {
-                    if let Err(reason) = take_seat(&core, cluster_id, raft_id).await {
-                        core.fatal.send_replace(Some(reason));
+                    if take_seat(&core, cluster_id, raft_id).await.is_err() {
                         return;
                     }
                     "admitted".to_owned()
@@ -196,15 +193,23 @@ async fn ask(core: &Core, target: &Target, join: &JoinV1) -> Result<JoinAnswerV1
     codec::decode(&answer.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
 }
 
-async fn take_seat(core: &Arc<Core>, cluster_id: u128, raft_id: u64) -> Result<(), String> {
+async fn take_seat(core: &Arc<Core>, cluster_id: u128, raft_id: u64) -> Result<(), Fatal> {
     let _alone = core.membership.lock().await;
     if core.seat().is_some() {
         return Ok(());
     }
     let identity = IdentityV1 { cluster_id, raft_id, name: core.node.name.as_str().to_owned() };
-    keep(core, &identity).await?;
-    core.sit(&identity).await?;
+    sit(core, &identity).await?;
     Ok(())
+}
+
+/// Makes the identity durable and takes its seat. A node that fails at this ends.
+async fn sit(core: &Arc<Core>, identity: &IdentityV1) -> Result<Arc<Seat>, Fatal> {
+    let seated = match keep(core, identity).await {
+        Ok(()) => core.sit(identity).await,
+        Err(fatal) => Err(fatal),
+    };
+    seated.inspect_err(|fatal| core.bell.ring(fatal.clone()))
 }
 
 /// A node asks this one to be let in.

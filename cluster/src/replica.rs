@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use self::run::{Request, Wiring};
+use crate::fatal::{Bell, Fatal};
 use crate::lease::{Ask, AskError, AskReply, Push};
 use crate::state::ids::{Revision, SessionId};
 use crate::view::View;
@@ -63,8 +64,8 @@ pub struct Started {
     pub replica: Replica,
     /// From the leader, unasked; bounded, the oldest are dropped.
     pub pushes: mpsc::Receiver<Push>,
-    /// Ends with the reason when the replica can not go on (storage error, lost thread): the process must end.
-    pub fatal: watch::Receiver<Option<String>>,
+    /// Yields the reason when the replica can not go on (failed disk, panic): the process must end.
+    pub fatal: watch::Receiver<Option<Fatal>>,
 }
 
 impl Replica {
@@ -74,14 +75,14 @@ impl Replica {
     ///
     /// # Errors
     /// A text for the operator: what was found, what was wanted, what to do.
-    pub async fn start(world: World, node: Arc<NodeFile>) -> Result<Started, String> {
+    pub async fn start(world: World, node: Arc<NodeFile>) -> Result<Started, Fatal> {
         let (view, views) = watch::channel(Arc::new(View::default()));
         let lease = Arc::new(AtomicU64::new(0));
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
         let (pushed, pushes) = mpsc::channel(PUSHES_MAX);
-        let (fatal, died) = watch::channel(None);
+        let (bell, fatal) = Bell::new(node.data.clone());
         let (ready, started) = oneshot::channel();
-        let wiring = Wiring { view, lease: lease.clone(), asked, pushed, fatal: fatal.clone(), ready };
+        let wiring = Wiring { view, lease: lease.clone(), asked, pushed, bell: bell.clone(), ready };
         let domains = world.domains.clone();
         let ended = domains.spawn("raft", Box::pin(run::run(world, node, wiring)));
         let (end, over) = watch::channel(false);
@@ -89,17 +90,17 @@ impl Replica {
         tokio::spawn(async move {
             let ended = ended.await;
             if let Err(panic) = ended {
-                fatal.send_replace(Some(format!("the replica's thread ended: {panic}")));
+                bell.ring(Fatal::Internal(format!("the replica's thread ended: {panic}")));
             }
             // Given back only now: tasks of the domain may have used the disk to its end.
             drop(kept.await);
             end.send_replace(true);
         });
-        let lock =
-            started.await.map_err(|_| "the replica's thread ended before it was ready".to_owned())??;
+        let died = |_| Fatal::Internal("the replica's thread ended before it was ready".to_owned());
+        let lock = started.await.map_err(died)??;
         // The task above is there as long as the runtime is; without it the lock is given back at once.
         drop(keep.send(lock));
-        Ok(Started { replica: Self { view: views, lease, requests, over }, pushes, fatal: died })
+        Ok(Started { replica: Self { view: views, lease, requests, over }, pushes, fatal })
     }
 
     /// The present view. Immutable; costs an atomic load.

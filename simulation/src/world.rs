@@ -3,13 +3,13 @@
 //! To its nodes the simulation looks like one machine: host number N is `127.0.0.N`. So a node file for the simulator
 //! is a node file for a laptop, and what the product allows on loopback alone it allows here.
 
-use std::any::Any;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cluster::fatal::panic_text;
 use cluster::world::{
     BootNs, BoxFuture, Chance, Clock, Domains, Listener, MonoNs, Net, Share, Stream, UnixMs, World,
 };
@@ -140,7 +140,7 @@ impl Domains for SimDomains {
         let task = tokio::spawn(AssertUnwindSafe(main).catch_unwind());
         Box::pin(async move {
             match task.await {
-                Ok(ended) => ended.map_err(|panic| text(panic.as_ref())),
+                Ok(ended) => ended.map_err(|panic| panic_text(panic.as_ref())),
                 Err(error) => Err(error.to_string()),
             }
         })
@@ -156,13 +156,6 @@ impl Domains for SimDomains {
     fn parallelism(&self) -> u16 {
         1
     }
-}
-
-/// What a panic said.
-fn text(panic: &(dyn Any + Send)) -> String {
-    let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    said.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a text".to_owned())
 }
 
 #[cfg(test)]

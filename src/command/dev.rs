@@ -53,17 +53,16 @@ impl Dev {
             println!("look:  quorumgate cluster status --admin {}", self.admin);
             Ok::<(), String>(())
         };
-        let node = crate::node::run(crate::world::real(), file, run::stop_signal());
+        let node = run::node(file);
         tokio::pin!(node);
         tokio::select! {
             biased;
-            ended = &mut node => ended?,
+            ended = &mut node => Ok(ended),
             ready = set_up => {
                 ready?;
-                node.await?;
+                Ok(node.await)
             }
         }
-        Ok(ExitCode::SUCCESS)
     }
 
     fn document(&self) -> Result<config::gateway::GatewayDocument, String> {

@@ -1,8 +1,10 @@
 //! `quorumgate run`: one node until it is told to stop.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use cluster::fatal::Fatal;
 use config::node::{LogFile, NodeFile};
 
 /// `quorumgate run`.
@@ -17,13 +19,43 @@ impl Run {
     /// Runs the node.
     ///
     /// # Errors
-    /// Mistakes in the file, or why the node could not start or go on.
+    /// Mistakes in the file.
     pub async fn run(self) -> Result<ExitCode, String> {
         let file = read_node_file(&self.config)?;
         log_to_stderr(&file.log)?;
-        crate::node::run(crate::world::real(), file, stop_signal()).await?;
-        Ok(ExitCode::SUCCESS)
+        Ok(node(file).await)
     }
+}
+
+/// Runs a node of the real world to its end. If it could not start or go on, standard error has the reason, and the exit
+/// code is one that a supervisor can act on (the README has the table).
+pub async fn node(file: NodeFile) -> ExitCode {
+    hear_file_size_limit();
+    match crate::node::run(crate::world::real(), file, stop_signal()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            // Standard error may be on the very disk that is full: that is no reason to end in another way.
+            let _ = writeln!(std::io::stderr(), "quorumgate: {why}");
+            ExitCode::from(match why {
+                Fatal::Setup(_) => 2,
+                Fatal::Internal(_) => EX_SOFTWARE,
+                Fatal::Storage(_) => EX_IOERR,
+            })
+        }
+    }
+}
+
+/// As in BSD's sysexits.h.
+const EX_SOFTWARE: u8 = 70;
+/// As in BSD's sysexits.h.
+const EX_IOERR: u8 = 74;
+
+/// A write beyond `ulimit -f` is then an error that names the file, like a full disk, and not a process that is gone
+/// without a word.
+fn hear_file_size_limit() {
+    let limit = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    // The handler stays when its stream is dropped; without it the signal does what it always did.
+    drop(tokio::signal::unix::signal(limit));
 }
 
 /// Reads and checks a node file; warnings go to standard error.

@@ -16,6 +16,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::fatal::Fatal;
 use cluster::replica::{Replica, Started};
 use cluster::world::{Share, World};
 use config::node::NodeFile;
@@ -32,13 +33,15 @@ use probe::Probe;
 
 /// Longest wait for leases to be handed back, and for leadership to be handed over.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
+/// Longest time that requests at hand have to finish in a node that cannot go on.
+const FAILED_DRAIN_WITHIN: Duration = Duration::from_secs(3);
 
 /// Runs one node until `stop` yields, then lets requests finish, hands leases and leadership back, and returns.
 ///
 /// # Errors
 /// Why the node could not start, or could not go on: a text for the operator. The process then has to end; its
 /// supervisor may start it again with the same disk.
-pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -> Result<(), String> {
+pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -> Result<(), Fatal> {
     let file = Arc::new(file);
     // Sockets first: a taken port is said before anything else is started.
     let operators = world
@@ -55,7 +58,7 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
     let probe = Probe::new(world.clone(), replica.clone(), routes.clone());
     let (tree, mut tree_ended) = tree::start(world.clone(), keeper.clone(), routes.clone())
         .await
-        .map_err(|error| format!("starting the keepers: {error}"))?;
+        .map_err(|error| Fatal::Internal(format!("starting the keepers: {error}")))?;
     let door = admin::Door {
         name: file.name.clone(),
         replica: replica.clone(),
@@ -66,7 +69,7 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
         folder: file.folder.clone(),
         world: world.clone(),
     };
-    let operators = tokio::spawn(admin::serve(door, operators));
+    let mut operators = tokio::spawn(admin::serve(door, operators));
 
     let parts = worker::Parts {
         world: world.clone(),
@@ -78,7 +81,7 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
         telemetry,
     };
     let budget = Budget::new(file.limits.connections_max);
-    let (draining, drain) = watch::channel(false);
+    let (draining, drain) = watch::channel(None);
     let mut workers = tokio::task::JoinSet::new();
     for (number, door) in doors.into_iter().enumerate() {
         info!(node = %file.name, worker = number, address = %door.address(), "listening");
@@ -89,32 +92,44 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
     let ended = tokio::select! {
         biased;
         () = stop => Ok(()),
-        why = wait_for_reason(&mut fatal) => Err(format!("the replica cannot go on: {why}")),
-        why = &mut tree_ended => Err(format!("the keepers cannot go on: {}", why.unwrap_or_else(|error| error.to_string()))),
+        why = wait_for_reason(&mut fatal) => Err(why),
+        why = &mut tree_ended => {
+            let why = why.unwrap_or_else(|error| error.to_string());
+            Err(Fatal::Internal(format!("the keepers cannot go on: {why}")))
+        }
         Some(why) = workers.join_next() => {
             probe.data_plane_broke();
-            Err(format!("a data-plane thread has ended: {why:?}"))
+            let why = why.map_err(|error| error.to_string()).and_then(|ended| ended).err();
+            let why = why.unwrap_or_else(|| "nobody told it to".to_owned());
+            Err(Fatal::Internal(format!("a data-plane thread has ended: {why}")))
         }
+        ended = &mut operators => Err(Fatal::Internal(format!("the operators' door has ended: {ended:?}"))),
     };
     match &ended {
         Ok(()) => info!(node = %file.name, "stopping"),
-        Err(why) => error!(node = %file.name, why, "stopping"),
+        Err(why) => error!(node = %file.name, %why, "stopping"),
     }
     probe.drain();
+    let patience = match &ended {
+        Ok(()) => file.limits.drain_timeout,
+        Err(_) => file.limits.drain_timeout.min(FAILED_DRAIN_WITHIN),
+    };
     // Nobody listens any more if all workers have ended, which is what this asks for.
-    let _ = draining.send(true);
+    let _ = draining.send(Some(patience));
     let drained = async { while workers.join_next().await.is_some() {} };
-    if tokio::time::timeout(file.limits.drain_timeout + HAND_OVER_WITHIN, drained).await.is_err() {
+    if tokio::time::timeout(patience + HAND_OVER_WITHIN, drained).await.is_err() {
         warn!(node = %file.name, "connections were cut");
     }
-    hand_over(&keeper, &replica).await;
+    // A replica that cannot go on reaches nobody: its leases count as spent.
+    let reachable = fatal.borrow().is_none();
+    hand_over(&keeper, &replica, reachable).await;
     tree.stop(None);
     operators.abort();
     ended
 }
 
 /// One door a worker. The first is bound alone, so that a port taken by another process is an error and not a share.
-fn doors(world: &World, file: &NodeFile) -> Result<Vec<Door>, String> {
+fn doors(world: &World, file: &NodeFile) -> Result<Vec<Door>, Fatal> {
     let workers = file.http.workers.unwrap_or_else(|| world.domains.parallelism()).max(1);
     let mut address = file.http.listen;
     let mut doors = Vec::new();
@@ -128,20 +143,18 @@ fn doors(world: &World, file: &NodeFile) -> Result<Vec<Door>, String> {
     Ok(doors)
 }
 
-fn taken(setting: &str, address: std::net::SocketAddr, error: &std::io::Error) -> String {
-    format!("{setting} {address}: {error}; choose another address, or end what uses this one")
+fn taken(setting: &str, address: std::net::SocketAddr, error: &std::io::Error) -> Fatal {
+    Fatal::Setup(format!("{setting} {address}: {error}; choose another address, or end what uses this one"))
 }
 
-async fn wait_for_reason(fatal: &mut watch::Receiver<Option<String>>) -> String {
-    match fatal.wait_for(Option::is_some).await {
-        Ok(reason) => reason.clone().unwrap_or_default(),
-        Err(_) => "its thread has ended".to_owned(),
-    }
+async fn wait_for_reason(fatal: &mut watch::Receiver<Option<Fatal>>) -> Fatal {
+    let reason = fatal.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+    reason.unwrap_or_else(|| Fatal::Internal("the replica's thread has ended".to_owned()))
 }
 
 /// Leases first, while there is a leader to give them to; then leadership.
-async fn hand_over(keeper: &Keeper, replica: &Replica) {
-    if tokio::time::timeout(HAND_OVER_WITHIN, keeper.drain()).await.is_err() {
+async fn hand_over(keeper: &Keeper, replica: &Replica, reachable: bool) {
+    if reachable && tokio::time::timeout(HAND_OVER_WITHIN, keeper.drain()).await.is_err() {
         warn!("leases were not handed back; they count as spent");
     }
     if tokio::time::timeout(HAND_OVER_WITHIN, replica.stop()).await.is_err() {

@@ -1,6 +1,7 @@
 //! One data-plane thread: a listener, its connections, its upstream connections, its figures.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster::replica::Replica;
 use cluster::world::{BoxFuture, World};
@@ -38,14 +39,14 @@ pub struct Parts {
     pub telemetry: Telemetry,
 }
 
-/// Starts worker `number` on a domain of its own. It ends after `drain` turns true and its connections have, or when
-/// its listener fails too often: then with an error.
+/// Starts worker `number` on a domain of its own. It ends after `drain` says how long its connections have to end, and
+/// they have, or when its listener fails too often: then with an error.
 pub fn spawn(
     parts: &Parts,
     number: usize,
     door: Door,
     budget: Budget,
-    drain: watch::Receiver<bool>,
+    drain: watch::Receiver<Option<Duration>>,
 ) -> BoxFuture<'static, Result<(), String>> {
     let (told, why) = oneshot::channel();
     let parts_of_worker = parts.clone();
@@ -65,7 +66,7 @@ async fn work(
     parts: Parts,
     door: Door,
     budget: Budget,
-    mut drain: watch::Receiver<bool>,
+    mut drain: watch::Receiver<Option<Duration>>,
 ) -> Result<(), String> {
     let replica = parts.replica.clone();
     let gateway = Arc::new(Gateway {
@@ -94,15 +95,15 @@ async fn work(
     let (supervisor, _) = Actor::spawn(None, WorkerActor, worker)
         .await
         .map_err(|error| format!("starting a listener: {error}"))?;
-    tokio::select! {
+    let patience = tokio::select! {
         biased;
         // An error says that the node is gone, which is a reason to drain as well.
-        _ = drain.wait_for(|drain| *drain) => {}
+        patience = drain.wait_for(Option::is_some) => patience.ok().and_then(|patience| *patience).unwrap_or_default(),
         why = &mut why => return Err(why.unwrap_or_else(|_| "its supervisor has ended".to_owned())),
-    }
+    };
     let running: Option<Listener> = listener.borrow().clone();
     if let Some(running) = running {
-        let cut = running.drain(parts.file.limits.drain_timeout).await;
+        let cut = running.drain(patience).await;
         if cut > 0 {
             warn!(cut, "connections were cut at the end of their time to finish");
         }

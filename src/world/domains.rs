@@ -1,9 +1,9 @@
 //! Threads of the kernel, each with a runtime of its own.
 
-use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use cluster::fatal::panic_text;
 use cluster::world::{BoxFuture, Domains};
 use tokio::sync::oneshot;
 
@@ -21,7 +21,7 @@ impl Domains for Threads {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             let ended = std::panic::catch_unwind(AssertUnwindSafe(|| live(main)));
             // Nobody may be waiting for the end.
-            let _ = tell.send(ended.unwrap_or_else(|panic| Err(text(&*panic))));
+            let _ = tell.send(ended.unwrap_or_else(|panic| Err(panic_text(&*panic))));
         });
         let name = name.to_owned();
         Box::pin(async move {
@@ -57,11 +57,5 @@ fn live(main: BoxFuture<'static, ()>) -> Result<(), String> {
         .map_err(|error| format!("starting a runtime: {error}"))?;
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(main)));
     runtime.shutdown_timeout(BLOCKING_ENDS_WITHIN);
-    ended.map_err(|panic| text(&*panic))
-}
-
-fn text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "a panic without a text".to_owned())
+    ended.map_err(|panic| panic_text(&*panic))
 }

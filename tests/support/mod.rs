@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -102,6 +102,7 @@ fn loopback(port: u16) -> SocketAddr {
 /// A scripted upstream: `/slow` never answers, everything else answers 200 at once.
 pub struct Upstream {
     pub address: SocketAddr,
+    served: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
 }
 
@@ -111,16 +112,24 @@ impl Upstream {
         let listener = TcpListener::bind(address).expect("the port was free a moment ago");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let served = Arc::new(AtomicUsize::new(0));
+        let count = served.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if stopped.load(Ordering::SeqCst) {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
-                std::thread::spawn(move || serve(stream));
+                let count = count.clone();
+                std::thread::spawn(move || serve(stream, &count));
             }
         });
-        Self { address, stop }
+        Self { address, served, stop }
+    }
+
+    /// Requests that were let through so far, whatever became of their answers.
+    pub fn served(&self) -> usize {
+        self.served.load(Ordering::SeqCst)
     }
 }
 
@@ -132,13 +141,14 @@ impl Drop for Upstream {
     }
 }
 
-fn serve(mut stream: TcpStream) {
+fn serve(mut stream: TcpStream, served: &AtomicUsize) {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     loop {
         while let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
             bytes.drain(..end + 4);
+            served.fetch_add(1, Ordering::SeqCst);
             if head.lines().next().is_some_and(|line| line.contains("/slow")) {
                 std::thread::sleep(Duration::from_secs(10));
                 return;
@@ -236,10 +246,50 @@ impl Cluster {
     }
 
     pub fn start_node(&mut self, index: usize) {
+        self.start_as(index, Command::new(env!("CARGO_BIN_EXE_quorumgate")));
+    }
+
+    /// Under a shell's `ulimit -f`, so that no file of the node may be larger: works like a full disk, for anybody.
+    pub fn start_node_without_room(&mut self, index: usize) {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -f 128; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_quorumgate")]);
+        self.start_as(index, shell);
+    }
+
+    /// From now on no file of a running node may be larger.
+    pub fn take_room_from(&self, index: usize) {
+        let child = self.nodes[index].child.as_ref().expect("it is running");
+        let pid = rustix::process::Pid::from_child(child);
+        let limit = rustix::process::Rlimit { current: Some(128 << 10), maximum: Some(128 << 10) };
+        rustix::process::prlimit(Some(pid), rustix::process::Resource::Fsize, limit).expect("it is ours");
+    }
+
+    /// How a process ended by itself, if it has.
+    pub fn ended(&mut self, index: usize) -> Option<std::process::ExitStatus> {
+        let child = self.nodes[index].child.as_mut().expect("it was started");
+        let status = child.try_wait().expect("it can be waited for")?;
+        self.nodes[index].child = None;
+        Some(status)
+    }
+
+    /// Waits until a process has ended by itself, doing `meanwhile` again and again.
+    pub fn wait_for_end(&mut self, index: usize, meanwhile: impl Fn(&Self)) -> std::process::ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if let Some(status) = self.ended(index) {
+                return status;
+            }
+            meanwhile(self);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{} did not end in time\n{}", self.nodes[index].name, self.log(index));
+    }
+
+    fn start_as(&mut self, index: usize, mut command: Command) {
         let node = &mut self.nodes[index];
         let log = self.folder.path().join(format!("{}.log", node.name));
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_quorumgate"))
+        let child = command
             .args(["run", "--config"])
             .arg(&node.file)
             .current_dir(self.folder.path())

@@ -149,8 +149,13 @@ impl Backend for Redb {
     }
 }
 
-fn other(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
-    io::Error::other(error)
+/// redb's error with the disk's own words and kind, where it was the disk.
+fn other(error: impl Into<redb::Error>) -> io::Error {
+    match error.into() {
+        redb::Error::Io(error) => error,
+        redb::Error::Corrupted(what) => io::Error::new(io::ErrorKind::InvalidData, what),
+        error => io::Error::other(error),
+    }
 }
 
 /// A boxed backend as a backend.

@@ -18,11 +18,12 @@ use std::sync::Arc;
 
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::backend::{Backend, Fact, Loaded, Write};
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use super::wire;
+use crate::fatal::Bell;
 use crate::peer::codec::{self, Kind};
 use crate::peer::message::log::{EntryV1, LogIdV1, VoteV1};
 use crate::world::{MonoNs, World};
@@ -80,15 +81,11 @@ impl Debug for Op {
 impl Log {
     /// Reads what `backend` holds and starts the writer, as a task of the calling runtime.
     ///
-    /// `fatal` gets the reason when a write failed.
+    /// `bell` rings when a write failed.
     ///
     /// # Errors
     /// If a record is damaged: the log can not be trusted then, and the node must not start.
-    pub async fn open(
-        world: &World,
-        backend: Arc<dyn Backend>,
-        fatal: watch::Sender<Option<String>>,
-    ) -> io::Result<Self> {
+    pub async fn open(world: &World, backend: Arc<dyn Backend>, bell: Bell) -> io::Result<Self> {
         let loaded = blocking(world, {
             let backend = backend.clone();
             move || backend.load()
@@ -97,8 +94,9 @@ impl Log {
         let image = Arc::new(Mutex::new(Image::read(loaded)?));
         let (queue, ops) = mpsc::channel(QUEUE_MAX);
         let put = image.lock().last().map(|id| id.index);
-        let writer = Writer { world: world.clone(), backend, image: image.clone(), ops, put, fatal };
-        tokio::spawn(writer.run());
+        let writer =
+            Writer { world: world.clone(), backend, image: image.clone(), ops, put, bell: bell.clone() };
+        tokio::spawn(bell.guard("the log's writer", writer.run()));
         Ok(Self { world: world.clone(), image, queue })
     }
 
@@ -273,7 +271,7 @@ struct Writer {
     ops: mpsc::Receiver<Op>,
     /// The last index given to the backend.
     put: Option<u64>,
-    fatal: watch::Sender<Option<String>>,
+    bell: Bell,
 }
 
 impl Writer {
@@ -290,13 +288,15 @@ impl Writer {
             writes.extend(committed);
             let backend = self.backend.clone();
             let result = blocking(&self.world, move || backend.write(&writes)).await;
-            let failed = result.as_ref().err().map(|e| format!("the log could not be written: {e}"));
+            let failed = result.err().map(|error| {
+                // First of all, for whatever the consensus core says of its end follows from this.
+                self.bell.ring(self.bell.storage("writing the log", &error));
+                error.to_string()
+            });
             for done in done {
                 self.complete(done, &failed);
             }
-            if let Some(reason) = failed {
-                tracing::error!(%reason, "the log is closed");
-                self.fatal.send_replace(Some(reason));
+            if failed.is_some() {
                 return;
             }
         }

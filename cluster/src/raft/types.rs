@@ -2,7 +2,7 @@
 
 // What the replica works with; it names openraft through these alone.
 pub use openraft::async_runtime::WatchReceiver;
-pub use openraft::errors::Fatal;
+pub use openraft::errors::Fatal as RaftFatal;
 pub use openraft::impls::ProgressResponder;
 pub use openraft::{ChangeMembers, ReadPolicy};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

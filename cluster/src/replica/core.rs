@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use super::pushes::Pushes;
 use super::slot::{self, QUESTIONS_MAX, Question};
 use super::{lease, views};
+use crate::fatal::{Bell, Fatal};
 use crate::lease::Push;
 use crate::peer::codec;
 use crate::peer::message::control::IdentityV1;
@@ -26,10 +27,10 @@ use crate::raft::log::Log;
 use crate::raft::machine::{Machine, Raft, Shared};
 use crate::raft::network::{Network, target};
 use crate::raft::serve::Service;
-use crate::raft::types::{Fatal, PeerNode, StoredMembership, WatchReceiver};
+use crate::raft::types::{PeerNode, RaftFatal, StoredMembership, TypeConfig, WatchReceiver};
 use crate::state::ids::{RaftId, Revision};
 use crate::view::View;
-use crate::world::{BootNs, World};
+use crate::world::{BootNs, BoxFuture, World};
 
 const STORE: &str = "raft.redb";
 const PUSH_WITHIN: Duration = Duration::from_secs(1);
@@ -44,7 +45,9 @@ pub(crate) struct Core {
     pub seat: Mutex<Option<Arc<Seat>>>,
     pub view: watch::Sender<Arc<View>>,
     pub lease: Arc<AtomicU64>,
-    pub fatal: watch::Sender<Option<String>>,
+    pub bell: Bell,
+    /// The consensus core ends because it was told to.
+    pub leaving: AtomicBool,
     pub pushes: Pushes,
     /// One membership operation at a time.
     pub membership: Arc<tokio::sync::Mutex<()>>,
@@ -55,7 +58,7 @@ pub(crate) struct Core {
 pub(crate) struct Ends {
     pub view: watch::Sender<Arc<View>>,
     pub lease: Arc<AtomicU64>,
-    pub fatal: watch::Sender<Option<String>>,
+    pub bell: Bell,
     pub pushes: Pushes,
 }
 
@@ -99,7 +102,7 @@ impl Core {
         identity: Arc<Mutex<Identity>>,
         ends: Ends,
     ) -> Arc<Self> {
-        let Ends { view, lease, fatal, pushes } = ends;
+        let Ends { view, lease, bell, pushes } = ends;
         Arc::new(Self {
             world,
             node,
@@ -108,7 +111,8 @@ impl Core {
             seat: Mutex::new(None),
             view,
             lease,
-            fatal,
+            bell,
+            leaving: AtomicBool::new(false),
             pushes,
             membership: Arc::default(),
             pushing: Arc::new(Semaphore::new(PUSHES_AT_ONCE)),
@@ -136,22 +140,20 @@ impl Core {
     ///
     /// # Errors
     /// The disk's, or damaged records.
-    pub async fn sit(self: &Arc<Self>, identity: &IdentityV1) -> Result<Arc<Seat>, String> {
-        let text = |what: &str, e: &dyn std::fmt::Display| format!("{what}: {e}");
+    pub async fn sit(self: &Arc<Self>, identity: &IdentityV1) -> Result<Arc<Seat>, Fatal> {
+        let failed = |what| move |error: std::io::Error| self.bell.storage(what, &error);
         let world = self.world.clone();
         let opened =
             crate::raft::log::blocking(&self.world, move || Redb::open(&world, Path::new(STORE))).await;
-        let backend = Arc::new(opened.map_err(|e| text("the log can not be opened", &e))?);
-        let log = Log::open(&self.world, backend, self.fatal.clone())
-            .await
-            .map_err(|e| text("the log can not be read", &e))?;
-        let (machine, shared) = Machine::open(&self.world, log.clone())
-            .await
-            .map_err(|e| text("the snapshot can not be read", &e))?;
+        let backend = Arc::new(opened.map_err(failed("opening the log"))?);
+        let log =
+            Log::open(&self.world, backend, self.bell.clone()).await.map_err(failed("reading the log"))?;
+        let (machine, shared) =
+            Machine::open(&self.world, log.clone()).await.map_err(failed("reading the snapshot"))?;
         let network = Network::new(self.peers.clone());
         let raft = Raft::new(identity.raft_id, crate::raft::config(), network, log.clone(), machine)
             .await
-            .map_err(|e| text("the consensus core does not start", &e))?;
+            .map_err(|error| self.fell(&error))?;
         let (role, roles) = watch::channel(Role::default());
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let seat = Arc::new(Seat {
@@ -173,11 +175,24 @@ impl Core {
             me.raft_id = Some(seat.raft_id);
         }
         *self.seat.lock() = Some(seat.clone());
-        tokio::spawn(watch_role(self.clone(), seat.clone(), role));
-        tokio::spawn(slot::run(self.clone(), seat.clone(), asked));
-        tokio::spawn(views::run(self.clone(), seat.clone()));
-        tokio::spawn(lease::run(self.clone(), seat.clone()));
+        let spawn = |what, task: BoxFuture<'static, ()>| drop(tokio::spawn(self.bell.guard(what, task)));
+        spawn("the watch on roles", Box::pin(watch_role(self.clone(), seat.clone(), role)));
+        spawn("the leader's slot", Box::pin(slot::run(self.clone(), seat.clone(), asked)));
+        spawn("the publisher of views", Box::pin(views::run(self.clone(), seat.clone())));
+        spawn("the renewal of the view lease", Box::pin(lease::run(self.clone(), seat.clone())));
         Ok(seat)
+    }
+
+    /// Why the consensus core ended, or did not start.
+    fn fell(&self, reason: &RaftFatal<TypeConfig>) -> Fatal {
+        match reason {
+            RaftFatal::StorageError(error) => {
+                self.bell.storage("the consensus core", &std::io::Error::other(error.clone()))
+            }
+            RaftFatal::Panicked | RaftFatal::Stopped => {
+                Fatal::Internal(format!("the consensus core has ended: {reason}"))
+            }
+        }
     }
 
     /// Sends a push to a member; drops it when too many are on their way.
@@ -252,17 +267,21 @@ async fn watch_role(core: Arc<Core>, seat: Arc<Seat>, role: watch::Sender<Role>)
         });
         let dead = all.borrow_watched().running_state.clone().err();
         if let Some(reason) = dead {
-            tracing::error!(%reason, "the consensus core has ended");
-            if !matches!(reason, Fatal::Stopped) {
-                core.fatal.send_replace(Some(format!("the consensus core has ended: {reason}")));
+            // Who still asks this node is told at once that it leads no more and knows no leader.
+            role.send_modify(|role| (role.leading, role.leader) = (None, None));
+            if !core.leaving.load(Ordering::Acquire) {
+                core.bell.ring(core.fell(&reason));
             }
             return;
         }
         tokio::select! {
             biased;
-            changed = metrics.changed() => if changed.is_err() { return },
-            changed = all.changed() => if changed.is_err() { return },
+            changed = metrics.changed() => if changed.is_err() { break },
+            changed = all.changed() => if changed.is_err() { break },
         }
+    }
+    if !core.leaving.load(Ordering::Acquire) {
+        core.bell.ring(core.fell(&RaftFatal::Panicked));
     }
 }
 

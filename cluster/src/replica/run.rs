@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use config::node::{NodeFile, TlsFiles};
@@ -14,6 +14,7 @@ use super::core::{Core, Ends, Seat};
 use super::pushes::Pushes;
 use super::service::Desk;
 use super::{Applied, ProposeError, ask, change};
+use crate::fatal::{Bell, Fatal};
 use crate::lease::{Ask, AskError, AskReply, Push};
 use crate::membership;
 use crate::peer::{Door, Identity, Me, Peers};
@@ -30,6 +31,9 @@ const AT_ONCE: usize = 256;
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 const SHUT_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Written and removed at start: a node whose disk is full says so then, and not in the middle of its first write.
+const ROOM: &str = "room";
+const ROOM_BYTES: usize = 1 << 20;
 
 /// From the door.
 pub(crate) enum Request {
@@ -66,15 +70,15 @@ pub(crate) struct Wiring {
     pub lease: Arc<AtomicU64>,
     pub asked: mpsc::Receiver<Request>,
     pub pushed: mpsc::Sender<Push>,
-    pub fatal: watch::Sender<Option<String>>,
-    pub ready: oneshot::Sender<Result<Box<dyn Send + Sync>, String>>,
+    pub bell: Bell,
+    pub ready: oneshot::Sender<Result<Box<dyn Send + Sync>, Fatal>>,
 }
 
 /// The domain's main.
 pub(crate) async fn run(world: World, node: Arc<NodeFile>, wiring: Wiring) {
-    let Wiring { view, lease, mut asked, pushed, fatal, ready } = wiring;
+    let Wiring { view, lease, mut asked, pushed, bell, ready } = wiring;
     let pushes = Pushes::default();
-    let ends = Ends { view, lease, fatal, pushes: pushes.clone() };
+    let ends = Ends { view, lease, bell: bell.clone(), pushes: pushes.clone() };
     let begun = begin(world, node, ends).await;
     let (core, door, lock) = match begun {
         Ok(begun) => begun,
@@ -87,9 +91,10 @@ pub(crate) async fn run(world: World, node: Arc<NodeFile>, wiring: Wiring) {
     if ready.send(Ok(lock)).is_err() {
         return;
     }
-    tokio::spawn(pushes.deliver(pushed));
-    tokio::spawn(membership::settle(core.clone()));
+    tokio::spawn(bell.guard("the delivery of pushes", pushes.deliver(pushed)));
+    tokio::spawn(bell.guard("the joining of the cluster", membership::settle(core.clone())));
     serve(&core, &mut asked).await;
+    core.leaving.store(true, Ordering::Release);
     if let Some(seat) = core.seat() {
         leave(&seat).await;
     }
@@ -98,21 +103,29 @@ pub(crate) async fn run(world: World, node: Arc<NodeFile>, wiring: Wiring) {
 
 type Begun = (Arc<Core>, Door, Box<dyn Send + Sync>);
 
-async fn begin(world: World, node: Arc<NodeFile>, ends: Ends) -> Result<Begun, String> {
-    let lock = world.disk.lock(&node.data).map_err(|e| {
-        format!(
-            "the data directory {} can not be taken: {e}; does another process use it?",
+async fn begin(world: World, node: Arc<NodeFile>, ends: Ends) -> Result<Begun, Fatal> {
+    let lock = world.disk.lock(&node.data).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => Fatal::Setup(format!(
+            "the data directory {} can not be taken: {error}; does another process use it?",
             node.data.display()
-        )
+        )),
+        _ => ends.bell.storage("taking it", &error),
     })?;
+    let disk = world.disk.clone();
+    let room = blocking(&world, move || {
+        disk.write(Path::new(ROOM), &vec![0; ROOM_BYTES])?;
+        disk.remove(Path::new(ROOM))
+    });
+    room.await.map_err(|error| ends.bell.storage("looking for room to write", &error))?;
     let (disk, files) = (world.clone(), node.clone());
     let (tls, kept) = blocking(&world, move || {
-        let tls = secure(&disk, &files).map_err(std::io::Error::other)?;
-        let kept = membership::identity(&disk, files.name.as_str()).map_err(std::io::Error::other)?;
-        Ok((tls, kept))
+        let tls = secure(&disk, &files);
+        Ok((tls, membership::identity(&disk, files.name.as_str())?))
     })
     .await
-    .map_err(|e| e.to_string())?;
+    .map_err(|error| ends.bell.storage("reading who it belongs to", &error))?;
+    let tls = tls.map_err(Fatal::Setup)?;
+    let kept = kept.map_err(Fatal::Setup)?;
     let identity = Arc::new(Mutex::new(Identity {
         name: node.name.clone(),
         cluster: kept.as_ref().map(|kept| kept.cluster_id),
@@ -127,7 +140,7 @@ async fn begin(world: World, node: Arc<NodeFile>, ends: Ends) -> Result<Begun, S
     }
     let listen = node.cluster.listen;
     let door = Door::open(&world, listen, tls, me, Arc::new(Desk(Arc::downgrade(&core))))
-        .map_err(|e| format!("peers can not be listened for on {listen}: {e}"))?;
+        .map_err(|e| Fatal::Setup(format!("peers can not be listened for on {listen}: {e}")))?;
     Ok((core, door, lock))
 }
 

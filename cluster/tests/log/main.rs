@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
+use quorumgate_cluster::fatal::Bell;
 use quorumgate_cluster::raft::backend::{Backend, Fact, Loaded, Redb, Write};
 use quorumgate_cluster::raft::log::Log;
 use quorumgate_cluster::raft::machine::Machine;
 use quorumgate_cluster::raft::types::TypeConfig;
-use tokio::sync::watch;
 
 use self::disk::{Dice, SimDisk};
 
@@ -25,8 +25,8 @@ impl StoreBuilder<TypeConfig, Log, Machine, tempfile::TempDir> for Fresh {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let world = world::world(dir.path());
         let backend = Arc::new(Redb::open(&world, Path::new("log")).expect("an empty store opens"));
-        let (fatal, _) = watch::channel(None);
-        let log = Log::open(&world, backend, fatal).await.expect("an empty log opens");
+        let (bell, _) = Bell::new(dir.path().to_owned());
+        let log = Log::open(&world, backend, bell).await.expect("an empty log opens");
         let (machine, _) = Machine::open(&world, log.clone()).await.expect("there is no snapshot");
         Ok((dir, log, machine))
     }

@@ -1,5 +1,7 @@
 //! Replicas in one process, over real loopback sockets and real files.
 
+mod faults;
+mod storage;
 mod world;
 
 use std::collections::BTreeMap;
@@ -188,7 +190,7 @@ async fn a_disk_of_another_node_is_refused_in_words() {
     let file = NodeFile { data: nodes[0].dir.path().to_owned(), ..(*nodes[1].file).clone() };
     let refused = Replica::start(world::world(nodes[0].dir.path()), Arc::new(file)).await;
     // then it says whose disk it is
-    assert!(refused.expect_err("it is n1's").contains("\"n1\""));
+    assert!(refused.expect_err("it is n1's").to_string().contains("\"n1\""));
 }
 
 #[tokio::test]
