@@ -6,6 +6,7 @@
 //! leader  (pure)  grant sizing on the leader                            asks -> items
 //! raft            the only folder that names openraft                   log, machine, network
 //! peer            mutual TLS, frames, messages                          node <-> node
+//! recover         a new cluster from one disk of an old one             the day a majority is gone
 //! replica         owns the raft instance                                propose, ask, publish the view
 //! fatal           what ends a node                                      the first reason stands
 //! ```
@@ -23,5 +24,6 @@ pub mod raft;
 pub mod tls;
 
 pub mod membership;
+pub mod recover;
 pub mod replica;
 pub mod view;

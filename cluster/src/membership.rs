@@ -32,7 +32,8 @@ use crate::state::command::{Command, Member, Outcome};
 use crate::state::ids::RaftId;
 use crate::world::World;
 
-const IDENTITY: &str = "identity";
+/// The file that makes a directory a node's.
+pub const IDENTITY: &str = "identity";
 const FOUNDER: u64 = 1;
 const VOTERS_MAX: usize = 5;
 const PROPOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -61,10 +62,15 @@ pub(crate) fn identity(world: &World, name: &str) -> io::Result<Result<Option<Id
 }
 
 async fn keep(core: &Core, identity: &IdentityV1) -> Result<(), Fatal> {
-    let disk = core.world.disk.clone();
-    let record = codec::seal(Kind::Identity, &codec::encode(identity));
-    let written = blocking(&core.world, move || disk.write(Path::new(IDENTITY), &record)).await;
+    let written = write_identity(&core.world, identity).await;
     written.map_err(|error| core.bell.storage("writing whose it is", &error))
+}
+
+/// Makes it durable whose disk this is.
+pub(crate) async fn write_identity(world: &World, identity: &IdentityV1) -> io::Result<()> {
+    let disk = world.disk.clone();
+    let record = codec::seal(Kind::Identity, &codec::encode(identity));
+    blocking(world, move || disk.write(Path::new(IDENTITY), &record)).await
 }
 
 /// Founds a cluster of this node alone, or finishes a founding that was cut off.

@@ -53,7 +53,10 @@ pub enum Mismatch {
         theirs: (u16, u16),
     },
     /// Nodes of two clusters.
-    #[error("the peer belongs to cluster {theirs:032x}, this node to {ours:032x}")]
+    #[error(
+        "the peer belongs to cluster {theirs:032x}, this node to {ours:032x}: if one of them was recovered from the other, \
+         start the node of the old cluster with an empty data directory"
+    )]
     Cluster {
         /// The peer's.
         theirs: u128,

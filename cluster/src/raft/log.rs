@@ -44,18 +44,18 @@ pub struct Log {
 }
 
 #[derive(Debug, Default)]
-struct Image {
-    entries: BTreeMap<u64, Held>,
-    vote: Option<Vote>,
+pub(super) struct Image {
+    pub(super) entries: BTreeMap<u64, Held>,
+    pub(super) vote: Option<Vote>,
     purged: Option<LogId>,
-    committed: Option<LogId>,
+    pub(super) committed: Option<LogId>,
     /// `committed` is newer than what the disk has.
     committed_waits: bool,
 }
 
 #[derive(Clone, Debug)]
-struct Held {
-    entry: Entry,
+pub(super) struct Held {
+    pub(super) entry: Entry,
     bytes: usize,
     /// When this process got it; none: an earlier process did.
     received: Option<MonoNs>,
@@ -136,7 +136,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 impl Image {
-    fn read(loaded: Loaded) -> io::Result<Self> {
+    pub(super) fn read(loaded: Loaded) -> io::Result<Self> {
         let id = |record: Option<Vec<u8>>| -> io::Result<Option<LogId>> {
             let Some(record) = record else { return Ok(None) };
             Ok(Some(codec::decode_stored::<LogIdV1>(codec::open(Kind::LogId, &record)?)?.into()))

@@ -9,12 +9,14 @@
 //! machine    applies entries
 //! network    calls to other nodes
 //! serve      calls from other nodes
+//! offline    the disk of a stopped node
 //! ```
 
 pub mod backend;
 pub mod log;
 pub mod machine;
 pub mod network;
+pub mod offline;
 pub mod serve;
 pub mod snapshot;
 pub mod types;

@@ -26,13 +26,13 @@ use crate::raft::backend::Redb;
 use crate::raft::log::Log;
 use crate::raft::machine::{Machine, Raft, Shared};
 use crate::raft::network::{Network, target};
+use crate::raft::offline::STORE;
 use crate::raft::serve::Service;
 use crate::raft::types::{PeerNode, RaftFatal, StoredMembership, TypeConfig, WatchReceiver};
 use crate::state::ids::{RaftId, Revision};
 use crate::view::View;
 use crate::world::{BootNs, BoxFuture, World};
 
-const STORE: &str = "raft.redb";
 const PUSH_WITHIN: Duration = Duration::from_secs(1);
 const PUSHES_AT_ONCE: usize = 64;
 

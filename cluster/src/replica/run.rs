@@ -20,6 +20,7 @@ use crate::membership;
 use crate::peer::{Door, Identity, Me, Peers};
 use crate::raft::log::blocking;
 use crate::raft::types::WatchReceiver;
+use crate::recover;
 use crate::state::command::DocumentChange;
 use crate::state::ids::{RaftId, Revision, SessionId};
 use crate::tls::{Pem, Tls};
@@ -118,12 +119,19 @@ async fn begin(world: World, node: Arc<NodeFile>, ends: Ends) -> Result<Begun, F
     });
     room.await.map_err(|error| ends.bell.storage("looking for room to write", &error))?;
     let (disk, files) = (world.clone(), node.clone());
-    let (tls, kept) = blocking(&world, move || {
+    let (tls, unfinished, kept) = blocking(&world, move || {
         let tls = secure(&disk, &files);
-        Ok((tls, membership::identity(&disk, files.name.as_str())?))
+        let unfinished = disk.disk.read(&Path::new(recover::FOLDER).join(recover::IDENTITY))?.is_some();
+        Ok((tls, unfinished, membership::identity(&disk, files.name.as_str())?))
     })
     .await
     .map_err(|error| ends.bell.storage("reading who it belongs to", &error))?;
+    if unfinished {
+        return Err(Fatal::Setup(format!(
+            "a recovery of the data directory {} was cut off: run `quorumgate cluster recover` once more",
+            node.data.display()
+        )));
+    }
     let tls = tls.map_err(Fatal::Setup)?;
     let kept = kept.map_err(Fatal::Setup)?;
     let identity = Arc::new(Mutex::new(Identity {

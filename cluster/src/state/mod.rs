@@ -120,6 +120,15 @@ impl State {
         Ok(revision)
     }
 
+    /// Goes on as the state of another cluster with one member: the secret, the document, and all that is spent and lent
+    /// stay. Members of the old cluster are forgotten.
+    pub fn begin_anew(&mut self, cluster_id: u128, id: RaftId, member: Member) {
+        if let Some(founded) = &mut self.founded {
+            founded.cluster_id = cluster_id;
+        }
+        self.members = BTreeMap::from([(id, member)]);
+    }
+
     /// Names the cluster; none: not founded yet.
     pub fn cluster_id(&self) -> Option<u128> {
         self.founded.map(|founded| founded.cluster_id)

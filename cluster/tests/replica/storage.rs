@@ -21,7 +21,7 @@ fn limited(name: &str) -> Arc<GatewayDocument> {
 }
 
 /// A gateway that spends every token the instant it gets it.
-struct Gateway {
+pub struct Gateway {
     replica: Replica,
     session: SessionId,
     seq: u64,
@@ -30,8 +30,12 @@ struct Gateway {
 }
 
 impl Gateway {
+    pub fn new(replica: Replica, session: SessionId) -> Self {
+        Self { replica, session, seq: 0, lid: None, spent: 0 }
+    }
+
     /// Asks for one token; what it got. A batch without an answer counts for nothing.
-    async fn take(&mut self) -> u64 {
+    pub async fn take(&mut self) -> u64 {
         self.seq += 1;
         let item = AskItem {
             key: bucket(&self.replica.view()),
@@ -64,7 +68,7 @@ impl Gateway {
     }
 }
 
-async fn all_equal(replicas: &[Replica]) {
+pub async fn all_equal(replicas: &[Replica]) {
     let began = Instant::now();
     loop {
         let mut digests = Vec::new();
@@ -105,8 +109,7 @@ async fn a_disk_fails(fault: Fault, on_the_leader: bool) {
     let began = Instant::now();
     let mut gateways = Vec::new();
     for (replica, session) in sessions {
-        let gateway = Gateway { replica, session, seq: 0, lid: None, spent: 0 };
-        gateways.push(tokio::spawn(gateway.work(stop.clone())));
+        gateways.push(tokio::spawn(Gateway::new(replica, session).work(stop.clone())));
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
     // when one disk fails while gateways ask

@@ -1,6 +1,7 @@
 //! `quorumgate cluster`: one file an action.
 
 mod init;
+mod recover;
 mod status;
 
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ enum Action {
     Init(init::Init),
     /// Show a node's view of its cluster.
     Status(status::Status),
+    /// Begin anew from one node's disk, when a majority of the cluster's disks is lost for good.
+    Recover(recover::Recover),
 }
 
 /// One call to the operators' door.
@@ -36,6 +39,7 @@ impl Cluster {
         match self.action {
             Action::Init(init) => init.run().await,
             Action::Status(status) => status.run().await,
+            Action::Recover(recover) => recover.run().await,
         }
     }
 }
