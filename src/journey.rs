@@ -8,6 +8,8 @@
 
 /// What each step hands to the next.
 pub mod evidence;
+/// How old the view may be.
+pub mod freshness;
 /// A request as it was received.
 pub mod received;
 
@@ -15,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::world::{BootNs, World};
+use cluster::world::World;
 use config::ids::RouteName;
 use config::node::Limits;
 use http::{Method, Response};
@@ -33,6 +35,7 @@ use crate::upstream::body::ClientBody;
 use crate::upstream::pool::Pool;
 use crate::upstream::{self, Reply};
 use evidence::{Admitted, Authenticated, RouteRule, Routed, Screened, Spent};
+use freshness::Freshness;
 use received::{Arrival, Received, RequestIds};
 
 /// The router's published table, as a request sees it.
@@ -44,9 +47,6 @@ pub trait Routes: Send + Sync {
     fn find(&self, received: &Received) -> Result<Arc<RouteRule>, Refusal>;
 }
 
-/// Until when this node's view of its cluster is known to be no older than its lease (decisions.md 21).
-pub type FreshUntil = Box<dyn Fn() -> Option<BootNs> + Send + Sync>;
-
 /// One data-plane thread's doors to everything that a request meets.
 pub struct Gateway {
     /// Clocks.
@@ -57,8 +57,8 @@ pub struct Gateway {
     pub stamp_admissions: bool,
     /// Where requests go.
     pub routes: Arc<dyn Routes>,
-    /// `Replica::view_lease`.
-    pub fresh_until: FreshUntil,
+    /// How old the view is that they are served from.
+    pub freshness: Arc<Freshness>,
     /// Whose tokens are good.
     pub tokens: Tokens,
     /// What is left of the quotas.
@@ -82,7 +82,7 @@ impl std::fmt::Debug for Gateway {
 /// # Errors
 /// The first step's refusal.
 pub async fn journey(gateway: &Gateway, received: Received, trail: &mut Trail) -> Result<Reply, Refusal> {
-    let routed = Routed::find(gateway.routes.as_ref(), received)?;
+    let routed = Routed::find(gateway, received)?;
     trail.routed(&routed);
     let screened = Screened::pass(gateway, routed).await?;
     trail.spent(screened.spent());

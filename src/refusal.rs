@@ -91,6 +91,8 @@ pub enum Refusal {
     QuotaUndecided {
         /// Those that nobody could decide.
         quotas: Vec<Arc<QuotaRule>>,
+        /// When it is worth asking again.
+        retry_after: Duration,
     },
     /// A bound of this process is reached.
     #[error("overloaded: {what}")]
@@ -140,7 +142,7 @@ impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Over { violated, retry_after } => Self::OverQuota { violated, retry_after },
-            Refused::Undecided { quotas } => Self::QuotaUndecided { quotas },
+            Refused::Undecided { quotas, retry_after } => Self::QuotaUndecided { quotas, retry_after },
             Refused::Overloaded => Self::Overloaded { what: "requests waiting for quotas" },
         }
     }

@@ -98,7 +98,7 @@ pub fn refuse(
     if let Refusal::OverQuota { violated, .. } = refusal {
         problem["violated-policies"] = names(violated.iter().map(|violation| &violation.standing.quota));
     }
-    if let Refusal::QuotaUndecided { quotas } = refusal {
+    if let Refusal::QuotaUndecided { quotas, .. } = refusal {
         problem["undecided-policies"] = names(quotas);
     }
     let text = Bytes::from(problem.to_string());
@@ -193,11 +193,10 @@ fn explain(headers: &mut HeaderMap, refusal: &Refusal) {
             put(header::WWW_AUTHENTICATE, challenge);
         }
         Refusal::MethodNotAllowed { allowed, .. } => put(header::ALLOW, allowed.join(", ")),
-        Refusal::OverQuota { retry_after, .. } => {
+        Refusal::OverQuota { retry_after, .. } | Refusal::QuotaUndecided { retry_after, .. } => {
             put(header::RETRY_AFTER, whole_seconds(*retry_after).to_string())
         }
-        Refusal::QuotaUndecided { .. }
-        | Refusal::NoConfiguration
+        Refusal::NoConfiguration
         | Refusal::StaleView
         | Refusal::Overloaded { .. } => put(header::RETRY_AFTER, "1".to_owned()),
         // What is left of the request is not read: the connection cannot go on.

@@ -17,6 +17,8 @@ mod service;
 mod slot;
 mod views;
 
+pub use lease::VIEW_LEASE;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

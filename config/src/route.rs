@@ -33,7 +33,24 @@ pub enum Access {
         issuers: Vec<IssuerName>,
         /// May be empty.
         scopes: Vec<String>,
+        /// How long a node that has lost its cluster goes on with this route after its view's lease has ended. Zero, the
+        /// default: not at all, so that what was revoked is refused everywhere once `apply` has answered. Whatever is
+        /// changed meanwhile, a node without contact may serve the route as it was for so long.
+        serve_stale_for: Duration,
     },
+}
+
+impl Access {
+    /// The longest that a route may be served from a stale view.
+    pub const SERVE_STALE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+    /// How long a token is believed under a stale view.
+    pub fn serve_stale_for(&self) -> Duration {
+        match self {
+            Self::Public => Duration::ZERO,
+            Self::Token { serve_stale_for, .. } => *serve_stale_for,
+        }
+    }
 }
 
 /// A quota that counts a route's requests.

@@ -216,6 +216,11 @@ fn route() -> Value {
     let token = [
         ("issuers", texts(), "One of them."),
         ("scopes", json!({"anyOf": [text(), {"type": "array", "items": text()}]}), "All of them."),
+        (
+            "serve_stale_for",
+            duration(),
+            "How long a node without contact serves the route as it last knew it, beyond its view's 5 s; without it, 0s.",
+        ),
     ];
     let access = json!({"anyOf": [{"const": "public"}, object(&["issuers"], token)]});
     let charge =

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
+use cluster::replica::VIEW_LEASE;
 use serde_json::{Value, json};
 
 use super::Door;
@@ -35,6 +37,7 @@ pub async fn status(State(door): State<Arc<Door>>) -> axum::Json<Value> {
                 "admitted": quota.admitted,
                 "refused": quota.refused,
                 "undecided": quota.undecided,
+                "local_share": quota.shared,
             })
         })
         .collect();
@@ -52,10 +55,18 @@ pub async fn status(State(door): State<Arc<Door>>) -> axum::Json<Value> {
         "serving_revision": door.routes.load().map(|published| published.revision.0),
         "members": members,
         "requests": door.telemetry.summary(),
+        "view_age_ms": view_age(&door).map(|age| age.as_millis() as u64),
+        "ledger_silent_ms": stats.silent.map(|silent| silent.as_millis() as u64),
         "leases": { "cells": stats.cells, "tokens": stats.tokens_held },
         "quotas": quotas,
         "health": door.probe.read(),
     }))
+}
+
+/// Since when the view may be outdated: the send of the last probe that a leader confirmed. None: none was since the start.
+fn view_age(door: &Door) -> Option<Duration> {
+    let until = door.replica.view_lease()?;
+    Some(Duration::from_nanos(door.world.clock.boot().plus(VIEW_LEASE).since(until)))
 }
 
 fn role(view: &cluster::view::View) -> &'static str {
@@ -73,10 +84,7 @@ pub fn cluster_metrics(door: &Door) -> String {
     let view = door.replica.view();
     let stats = door.keeper.stats();
     let mut text = String::new();
-    let mut gauge = |name: &str, help: &str, value: u64| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
-    };
+    let mut gauge = |name: &str, help: &str, value: u64| sample(&mut text, name, help, value);
     gauge("quorumgate_raft_term", "Present term.", view.term);
     gauge("quorumgate_raft_is_leader", "1 on the node that leads.", u64::from(view.is_leader));
     gauge("quorumgate_raft_has_leader", "1 while a leader is known.", u64::from(view.leader.is_some()));
@@ -85,6 +93,13 @@ pub fn cluster_metrics(door: &Door) -> String {
     gauge("quorumgate_document_revision", "Revision of the gateway document.", view.revision.0);
     gauge("quorumgate_lease_cells", "Keys with a lease cell on this node.", stats.cells);
     gauge("quorumgate_lease_tokens", "Tokens held in leases on this node.", stats.tokens_held);
+    gauge("quorumgate_waiters", "Requests that wait for tokens.", stats.waiting);
+    let help = "Seconds for which no leader has answered this node's questions about quotas; 0: none is owed.";
+    sample(&mut text, "quorumgate_ledger_silent_seconds", help, seconds(stats.silent.unwrap_or_default()));
+    if let Some(age) = view_age(door) {
+        let help = "Seconds since the probe with which a leader last confirmed this node's view; its lease is 5.";
+        sample(&mut text, "quorumgate_view_age_seconds", help, seconds(age));
+    }
     let name = "quorumgate_quota_decisions_total";
     let _ = writeln!(text, "# HELP {name} Decisions of this node by quota.\n# TYPE {name} counter");
     for (quota_name, quota) in &stats.quotas {
@@ -95,5 +110,20 @@ pub fn cluster_metrics(door: &Door) -> String {
             let _ = writeln!(text, "{name}{{quota=\"{quota_name}\",decision=\"{decision}\"}} {count}");
         }
     }
+    let name = "quorumgate_quota_local_share_total";
+    let help = "Requests that got tokens of this node's local share, while no leader answered.";
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+    for (quota_name, quota) in &stats.quotas {
+        let _ = writeln!(text, "{name}{{quota=\"{quota_name}\"}} {}", quota.shared);
+    }
     text
+}
+
+/// Writing to a String cannot fail.
+fn sample(text: &mut String, name: &str, help: &str, value: impl std::fmt::Display) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{}.{:03}", duration.as_secs(), duration.subsec_millis())
 }

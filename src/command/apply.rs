@@ -82,7 +82,8 @@ pub async fn apply(
         format!("revision {revision} is in force on every node")
     } else {
         format!(
-            "revision {revision} is in force; not confirmed by {}, which can no longer serve the one before",
+            "revision {revision} is in force; not confirmed by {}: until contact, the revision before goes on there on \
+             public routes, and on routes with a token for their serve_stale_for at most",
             unconfirmed.join(", ")
         )
     })

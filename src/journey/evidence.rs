@@ -10,7 +10,7 @@ use http::request::Parts;
 use smallvec::SmallVec;
 
 use super::received::{Arrival, Received};
-use super::{Gateway, Routes};
+use super::Gateway;
 use crate::auth::{AccessRule, Identity};
 use crate::quota::{Admission, Charge, Keeper, QuotaRule};
 use crate::refusal::Refusal;
@@ -100,10 +100,13 @@ impl Routed {
     /// Finds the route.
     ///
     /// # Errors
-    /// No configuration, no route, or not with this method.
-    pub fn find(routes: &dyn Routes, received: Received) -> Result<Self, Refusal> {
-        let rule = routes.find(&received)?;
-        Ok(Self { received, rule })
+    /// No configuration, no route, or not with this method; or no leader's word yet that this is the configuration.
+    pub fn find(gateway: &Gateway, received: Received) -> Result<Self, Refusal> {
+        let found = gateway.routes.find(&received);
+        if !matches!(found, Err(Refusal::NoConfiguration)) && !gateway.freshness.serves() {
+            return Err(Refusal::StaleView);
+        }
+        Ok(Self { received, rule: found? })
     }
 
     /// Its route.
@@ -154,7 +157,7 @@ impl Authenticated {
         if matches!(rule.access, AccessRule::Public) {
             return Ok(Self { screened, identity: None });
         }
-        if (gateway.fresh_until)().is_none_or(|until| gateway.world.clock.boot() >= until) {
+        if !gateway.freshness.trusts(rule.route.access.serve_stale_for()) {
             return Err(Refusal::StaleView);
         }
         let now = gateway.world.clock.wall();

@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::evidence::RouteRule;
+use super::freshness::Freshness;
 use super::received::{Received, RequestIds};
 use super::{Gateway, Routes};
 use crate::auth::{AccessRule, Tokens};
@@ -240,7 +241,7 @@ fn gateway(net: Arc<TestNet>, port: u16, telemetry: &Telemetry) -> Arc<Gateway> 
     let (_, pushes) = mpsc::channel(1);
     Arc::new(Gateway {
         routes: Arc::new(OneRoute(rule(port))),
-        fresh_until: Box::new(|| None),
+        freshness: Arc::new(Freshness::new(world.clone(), Box::new(|| Some(BootNs(u64::MAX))))),
         tokens: Tokens::new(10),
         keeper: Keeper::new(world.clone(), Arc::new(Nobody), views, pushes, &limits),
         pool: Pool::new(world.clone()),

@@ -25,6 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::admin;
 use crate::auth::Tokens;
+use crate::journey::freshness::Freshness;
 use crate::listener::{Budget, Door};
 use crate::quota::Keeper;
 use crate::router::Routes;
@@ -55,7 +56,9 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
     let tokens = Tokens::new(file.limits.tokens_cached_max);
     let routes = Routes::new(world.clone(), file.folder.clone(), replica.views());
     let keeper = Keeper::new(world.clone(), Arc::new(replica.clone()), replica.views(), pushes, &file.limits);
-    let probe = Probe::new(world.clone(), replica.clone(), routes.clone());
+    let lease = replica.clone();
+    let freshness = Arc::new(Freshness::new(world.clone(), Box::new(move || lease.view_lease())));
+    let probe = Probe::new(replica.clone(), routes.clone(), keeper.clone(), freshness.clone());
     let (tree, mut tree_ended) = tree::start(world.clone(), keeper.clone(), routes.clone())
         .await
         .map_err(|error| Fatal::Internal(format!("starting the keepers: {error}")))?;
@@ -74,7 +77,7 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
     let parts = worker::Parts {
         world: world.clone(),
         file: file.clone(),
-        replica: replica.clone(),
+        freshness,
         routes,
         tokens,
         keeper: keeper.clone(),

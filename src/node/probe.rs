@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cluster::leader::times::FAILOVER_MAX;
 use cluster::replica::Replica;
 use cluster::state::ids::Revision;
-use cluster::world::World;
 use serde::Serialize;
 
+use crate::journey::freshness::{Age, Freshness};
+use crate::quota::Keeper;
 use crate::router::Routes;
 
 /// How well something works.
@@ -45,17 +47,19 @@ pub struct Readiness {
 /// Reads the health of the node's parts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Probe {
-    world: World,
     replica: Replica,
     routes: Routes,
+    keeper: Keeper,
+    freshness: Arc<Freshness>,
     draining: Arc<AtomicBool>,
     data_plane_broken: Arc<AtomicBool>,
 }
 
 impl Probe {
     /// Of these parts.
-    pub fn new(world: World, replica: Replica, routes: Routes) -> Self {
-        Self { world, replica, routes, draining: Arc::default(), data_plane_broken: Arc::default() }
+    pub fn new(replica: Replica, routes: Routes, keeper: Keeper, freshness: Arc<Freshness>) -> Self {
+        let (draining, data_plane_broken) = (Arc::default(), Arc::default());
+        Self { replica, routes, keeper, freshness, draining, data_plane_broken }
     }
 
     /// From now on the node is not ready: it is about to stop.
@@ -74,6 +78,7 @@ impl Probe {
     /// (decisions 22).
     pub fn read(&self) -> Readiness {
         let view = self.replica.view();
+        let age = self.freshness.age();
         let mut components = BTreeMap::new();
         let mut say = |name, status, detail: &str| {
             let detail = (!detail.is_empty()).then(|| detail.to_owned());
@@ -88,14 +93,48 @@ impl Probe {
             (Some(_), None) => {
                 say("cluster", Health::Degraded, "no leader is known: does a majority of the nodes run?")
             }
+            (Some(_), Some(_)) if matches!(age, Age::Stale(_) | Age::Unconfirmed) => say(
+                "cluster",
+                Health::Degraded,
+                "the leader does not confirm: does it reach a majority of the nodes?",
+            ),
             (Some(_), Some(_)) => say("cluster", Health::Ready, ""),
         }
-        match self.replica.view_lease() {
-            None => say("view", Health::Unready, "not confirmed by a leader since this process began"),
-            Some(until) if until <= self.world.clock.boot() => {
-                say("view", Health::Degraded, "older than its lease: routes that need a token answer 503")
+        match age {
+            Age::Fresh => say("view", Health::Ready, ""),
+            Age::Stale(ago) => {
+                let ago = ago.as_secs();
+                let detail = format!(
+                    "its lease ended {ago} s ago: routes that need a token answer 503, but for their serve_stale_for"
+                );
+                say("view", Health::Degraded, &detail);
             }
-            Some(_) => say("view", Health::Ready, ""),
+            Age::Expected(left) => {
+                let left = left.as_secs();
+                let detail = format!(
+                    "not confirmed by a leader since this process began: routes answer 503 until then, or for {left} s"
+                );
+                say("view", Health::Unready, &detail);
+            }
+            Age::Unconfirmed => {
+                let revision = view.revision.0;
+                let detail = format!(
+                    "not confirmed by a leader since this process began: revision {revision} of its disk is served, and \
+                     routes that need a token answer 503"
+                );
+                say("view", Health::Degraded, &detail);
+            }
+        }
+        match self.keeper.silent() {
+            Some(silent) if silent >= FAILOVER_MAX => {
+                let silent = silent.as_secs();
+                let detail = format!(
+                    "no leader has answered for {silent} s: quotas admit what leases hold, then nothing, or their local \
+                     share where they say so"
+                );
+                say("quotas", Health::Degraded, &detail);
+            }
+            _ => say("quotas", Health::Ready, ""),
         }
         if view.revision == Revision(0) {
             say("configuration", Health::Unready, "no gateway document yet: `quorumgate apply FILE`");

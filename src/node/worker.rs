@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::replica::Replica;
 use cluster::world::{BoxFuture, World};
 use config::node::NodeFile;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
@@ -13,6 +12,7 @@ use tracing::{error, warn};
 use super::restarts::{Restart, Restarts};
 use crate::auth::Tokens;
 use crate::journey::Gateway;
+use crate::journey::freshness::Freshness;
 use crate::journey::received::RequestIds;
 use crate::listener::{Budget, Door, Listener};
 use crate::quota::Keeper;
@@ -28,7 +28,7 @@ pub struct Parts {
     /// The node's.
     pub file: Arc<NodeFile>,
     /// The node's.
-    pub replica: Replica,
+    pub freshness: Arc<Freshness>,
     /// The node's.
     pub routes: Routes,
     /// The node's.
@@ -68,12 +68,11 @@ async fn work(
     budget: Budget,
     mut drain: watch::Receiver<Option<Duration>>,
 ) -> Result<(), String> {
-    let replica = parts.replica.clone();
     let gateway = Arc::new(Gateway {
         limits: parts.file.limits.clone(),
         stamp_admissions: parts.file.stamp_admissions,
         routes: Arc::new(parts.routes),
-        fresh_until: Box::new(move || replica.view_lease()),
+        freshness: parts.freshness,
         tokens: parts.tokens,
         keeper: parts.keeper,
         pool: Pool::new(parts.world.clone()),

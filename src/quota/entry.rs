@@ -18,6 +18,7 @@ pub struct Counts {
     admitted: AtomicU64,
     refused: AtomicU64,
     undecided: AtomicU64,
+    shared: AtomicU64,
 }
 
 impl Counts {
@@ -33,12 +34,17 @@ impl Counts {
     pub fn undecided(&self) {
         self.undecided.fetch_add(1, Relaxed);
     }
+    /// One more was given tokens of the local share.
+    pub fn shared(&self) {
+        self.shared.fetch_add(1, Relaxed);
+    }
     /// As they stand.
     pub fn read(&self) -> QuotaStats {
         QuotaStats {
             admitted: self.admitted.load(Relaxed),
             refused: self.refused.load(Relaxed),
             undecided: self.undecided.load(Relaxed),
+            shared: self.shared.load(Relaxed),
         }
     }
 }

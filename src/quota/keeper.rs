@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -62,6 +63,8 @@ struct Shared {
     actor: ArcSwapOption<ActorRef<Msg>>,
     entries: papaya::HashMap<Key, Arc<Entry>>,
     counts: papaya::HashMap<QuotaName, Arc<Counts>>,
+    /// Since when the ledger leaves questions without an answer; 0: it does not.
+    silent_since_ns: AtomicU64,
     /// Bounds what is sent to the mailbox.
     permits: Semaphore,
 }
@@ -108,6 +111,7 @@ impl Keeper {
             actor: ArcSwapOption::empty(),
             entries: papaya::HashMap::new(),
             counts: papaya::HashMap::new(),
+            silent_since_ns: AtomicU64::new(0),
             permits: Semaphore::new(bounds.waiters_max.min(Semaphore::MAX_PERMITS)),
         };
         Self { shared: Arc::new(shared) }
@@ -201,21 +205,21 @@ impl Keeper {
                     });
                     return Err(over(violated.collect()));
                 }
-                Verdict::Undecided(places) if !places.is_empty() => {
+                Verdict::Undecided { places, retry_after } if !places.is_empty() => {
                     let undecided = places.into_iter().map(|place| charges[place].clone());
-                    return Err(self.undecided(&undecided.collect::<Charges>()));
+                    return Err(self.undecided(&undecided.collect::<Charges>(), retry_after));
                 }
-                Verdict::Undecided(_) => break,
+                Verdict::Undecided { .. } => break,
                 Verdict::Overloaded => return Err(Refused::Overloaded),
             }
         }
-        Err(self.undecided(charges))
+        Err(self.undecided(charges, None))
     }
 
-    fn undecided(&self, charges: &[Charge]) -> Refused {
+    fn undecided(&self, charges: &[Charge], retry_after: Option<Duration>) -> Refused {
         self.count(charges, Counts::undecided);
         let quotas: Vec<Arc<QuotaRule>> = charges.iter().map(|c| Arc::clone(&c.quota)).collect();
-        Refused::Undecided { quotas }
+        Refused::Undecided { quotas, retry_after: retry_after.unwrap_or(Refused::ASK_AGAIN) }
     }
 
     fn count(&self, charges: &[Charge], what: impl Fn(&Counts)) {
@@ -251,7 +255,18 @@ impl Keeper {
         let counts = self.shared.counts.pin();
         let quotas: BTreeMap<_, _> = counts.iter().map(|(name, c)| (name.clone(), c.read())).collect();
         let waiting = self.shared.bounds.waiters_max.saturating_sub(self.shared.permits.available_permits());
-        Stats { cells: entries.len() as u64, tokens_held, waiting: waiting as u64, quotas }
+        let silent = self.silent_at(now);
+        Stats { cells: entries.len() as u64, tokens_held, waiting: waiting as u64, silent, quotas }
+    }
+
+    /// How long the ledger has left this node's questions without an answer; none: it owes none.
+    pub fn silent(&self) -> Option<Duration> {
+        self.silent_at(self.shared.world.clock.boot())
+    }
+
+    fn silent_at(&self, now: BootNs) -> Option<Duration> {
+        let since = self.shared.silent_since_ns.load(Relaxed);
+        (since > 0).then(|| Duration::from_nanos(now.since(BootNs(since))))
     }
 
     /// Gives every lease back in a last batch. Ends when the leader has it, or after three seconds. No request is admitted
@@ -373,6 +388,8 @@ impl Actor for KeeperActor {
 impl State {
     /// Drains the lessee's wishes into tasks, replies and the published entries.
     fn carry_out(&mut self, me: &ActorRef<Msg>) {
+        let silent_since = self.lessee.silent_since().map_or(0, |since| since.0);
+        self.shared.silent_since_ns.store(silent_since, Relaxed);
         while self.tasks.try_join_next().is_some() {}
         while let Some(output) = self.lessee.poll_output() {
             let (me, clock) = (me.clone(), Arc::clone(&self.shared.world.clock));

@@ -202,7 +202,7 @@ async fn a_silent_ledger_leaves_requests_undecided() {
     // when a request comes
     let answer = town.keeper.admit(&[charge()]).await;
     // then nobody decided it
-    assert!(matches!(answer, Err(Refused::Undecided { quotas }) if quotas.len() == 1));
+    assert!(matches!(answer, Err(Refused::Undecided { quotas, .. }) if quotas.len() == 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,15 +69,22 @@ pub enum Refused {
         /// The longest of theirs.
         retry_after: Duration,
     },
-    /// The wait ended without any leader's answer: 503 `quota-undecided`, `Retry-After: 1`.
+    /// The wait ended without any leader's answer, or this node's local share is used up: 503 `quota-undecided`.
     #[error("no leader answered for {} quota(s)", quotas.len())]
     Undecided {
         /// The quotas that nobody decided, at least one.
         quotas: Vec<Arc<QuotaRule>>,
+        /// When the local share has tokens, where it is what lacks them; else [`Refused::ASK_AGAIN`].
+        retry_after: Duration,
     },
     /// Too many requests wait, or too many keys are held: 503.
     #[error("too many requests wait for quotas")]
     Overloaded,
+}
+
+impl Refused {
+    /// Nobody knows when a leader will answer again; a failover takes a second or two.
+    pub const ASK_AGAIN: Duration = Duration::from_secs(1);
 }
 
 /// A quota that lacked tokens.
@@ -98,6 +105,8 @@ pub struct Stats {
     pub tokens_held: u64,
     /// Requests that wait for tokens now.
     pub waiting: u64,
+    /// How long the ledger has left questions without an answer; none: it owes none.
+    pub silent: Option<Duration>,
     /// By quota.
     pub quotas: BTreeMap<QuotaName, QuotaStats>,
 }
@@ -111,4 +120,6 @@ pub struct QuotaStats {
     pub refused: u64,
     /// Requests undecided because of this quota.
     pub undecided: u64,
+    /// Requests that were given tokens of this node's local share, without a leader.
+    pub shared: u64,
 }

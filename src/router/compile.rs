@@ -157,7 +157,7 @@ impl Compiler<'_> {
     fn access(&self, access: &Access, parts: &[KeyPart]) -> AccessRule {
         match access {
             Access::Public => AccessRule::Public,
-            Access::Token { issuers, scopes } => {
+            Access::Token { issuers, scopes, .. } => {
                 let mut scopes: Vec<Box<str>> = scopes.iter().map(|scope| scope.as_str().into()).collect();
                 scopes.sort_unstable();
                 scopes.dedup();

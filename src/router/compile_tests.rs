@@ -61,7 +61,11 @@ pub(in super::super) fn document() -> GatewayDocument {
             name: RouteName::parse("api").expect("a name"),
             matches: Match { path: "/api".into(), methods: vec![], hosts: vec![] },
             upstream,
-            access: Access::Token { issuers: vec![issuer], scopes: vec!["write".into(), "read".into()] },
+            access: Access::Token {
+                issuers: vec![issuer],
+                scopes: vec!["write".into(), "read".into()],
+                serve_stale_for: std::time::Duration::ZERO,
+            },
             charges: vec![charge("by-tenant"), charge("by-address")],
             timeout: None,
             strip_prefix: false,

@@ -374,6 +374,11 @@ impl Cluster {
         counts
     }
 
+    /// From the operators' door.
+    pub fn admin(&self, index: usize, path: &str) -> Answer {
+        request(self.nodes[index].admin, "GET", path, &[], "").expect("the node runs")
+    }
+
     pub fn status(&self, index: usize) -> serde_json::Value {
         request(self.nodes[index].admin, "GET", "/v1/status", &[], "").expect("the node runs").json()
     }

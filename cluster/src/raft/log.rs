@@ -7,7 +7,8 @@
 //!
 //! - An append's callback runs only after the sync; a vote is readable and answered only after it.
 //! - Vote and entries share the queue, so that their order on disk is the order in which openraft gave them.
-//! - `committed` causes no write of its own: it rides with the next batch.
+//! - `committed` rides with the next batch; only a log that falls silent writes it alone, so that a node that restarts
+//!   without a quorum serves what it served before.
 //! - After a failed write nobody knows what the disk holds: callbacks fail, the queue closes, the process must end.
 
 use std::collections::BTreeMap;
@@ -15,10 +16,12 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use super::backend::{Backend, Fact, Loaded, Write};
 use super::types::{Entry, LogId, TypeConfig, Vote};
@@ -32,6 +35,8 @@ use crate::world::{MonoNs, World};
 const QUEUE_MAX: usize = 1024;
 /// Writes of one commit.
 const BATCH_MAX: usize = 512;
+/// How long what is committed waits for a batch to ride with.
+const COMMITTED_WITHIN: Duration = Duration::from_secs(1);
 /// Entries of one message to a follower, whatever openraft asks for.
 const READ_BYTES_MAX: usize = 1 << 20;
 
@@ -277,7 +282,8 @@ struct Writer {
 impl Writer {
     async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH_MAX);
-        while self.ops.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        // Times out, with nothing to write but what is committed; or ends with all senders.
+        while timeout(COMMITTED_WITHIN, self.ops.recv_many(&mut batch, BATCH_MAX)).await != Ok(0) {
             let mut writes = Vec::new();
             let mut done = Vec::with_capacity(batch.len());
             for op in batch.drain(..) {
@@ -286,6 +292,9 @@ impl Writer {
             }
             let committed = self.committed(&writes);
             writes.extend(committed);
+            if writes.is_empty() && done.is_empty() {
+                continue;
+            }
             let backend = self.backend.clone();
             let result = blocking(&self.world, move || backend.write(&writes)).await;
             let failed = result.err().map(|error| {

@@ -22,7 +22,7 @@ use crate::raft::types::ReadPolicy;
 use crate::state::ids::Revision;
 
 /// How long a view is good after the probe was sent.
-pub(crate) const VIEW_LEASE: Duration = FAILOVER_MAX.saturating_mul(2);
+pub const VIEW_LEASE: Duration = FAILOVER_MAX.saturating_mul(2);
 const _: () = assert!(
     VIEW_LEASE.as_millis() > (FAILOVER_MAX.as_millis() + PROBE_EVERY.as_millis() + PROBE_WITHIN.as_millis()),
     "a view outlives a failover and the probes around it"

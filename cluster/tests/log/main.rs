@@ -9,12 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use openraft::StorageError;
+use openraft::storage::RaftLogStorage;
 use openraft::testing::log::{StoreBuilder, Suite};
 use quorumgate_cluster::fatal::Bell;
+use quorumgate_cluster::peer::message::log::LogIdV1;
 use quorumgate_cluster::raft::backend::{Backend, Fact, Loaded, Redb, Write};
 use quorumgate_cluster::raft::log::Log;
 use quorumgate_cluster::raft::machine::Machine;
-use quorumgate_cluster::raft::types::TypeConfig;
+use quorumgate_cluster::raft::types::{LogId, TypeConfig};
 
 use self::disk::{Dice, SimDisk};
 
@@ -36,6 +38,26 @@ impl StoreBuilder<TypeConfig, Log, Machine, tempfile::TempDir> for Fresh {
 async fn log_and_machine_pass_the_suite_of_openraft() {
     // given, when, then: all in the suite
     Suite::test_all(Fresh).await.expect("the suite passes");
+}
+
+#[tokio::test]
+async fn what_is_committed_reaches_the_disk_though_nothing_else_is_written() {
+    // given a log that knows nothing to be committed
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let world = world::world(dir.path());
+    let backend = Arc::new(Redb::open(&world, Path::new("log")).expect("an empty store opens"));
+    let (bell, _) = Bell::new(dir.path().to_owned());
+    let mut log = Log::open(&world, backend.clone(), bell).await.expect("an empty log opens");
+    let last = LogId::from(LogIdV1 { term: 1, index: 5 });
+    log.purge(last).await.expect("it is queued");
+    // when its last entry is, and nothing is written after that
+    log.save_committed(Some(last)).await.expect("it is noted");
+    // then the disk learns of it
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while backend.load().expect("it can be read").committed.is_none() {
+        assert!(std::time::Instant::now() < until, "it was not written");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }
 
 /// What the log should hold.

@@ -85,7 +85,7 @@ fn parse_host(host: &str) -> Result<String, Wanted> {
     if address || name { Ok(host.to_owned()) } else { Err(wanted.into()) }
 }
 
-/// Reads `public`, or `{issuers: [main], scopes: ["orders:read"]}`.
+/// Reads `public`, or `{issuers: [main], scopes: ["orders:read"], serve_stale_for: 10m}`.
 fn read_access(notes: &mut Notes, spot: &Spot<'_>) -> Option<Access> {
     if !matches!(spot.value(), Value::Map(_)) {
         return spot.parse(notes, |text| match text {
@@ -93,7 +93,7 @@ fn read_access(notes: &mut Notes, spot: &Spot<'_>) -> Option<Access> {
             _ => Err(Wanted::from("`public`, or `{issuers: [...], scopes: [...]}`")),
         });
     }
-    let mut fields = spot.fields(notes, &["issuers", "scopes"])?;
+    let mut fields = spot.fields(notes, &["issuers", "scopes", "serve_stale_for"])?;
     let issuers = fields.required(notes, "issuers").map(|spot| {
         if matches!(spot.value(), Value::List(list) if list.is_empty()) {
             spot.wrong(notes, "at least one issuer").help =
@@ -102,7 +102,10 @@ fn read_access(notes: &mut Notes, spot: &Spot<'_>) -> Option<Access> {
         spot.texts(notes, 64, IssuerName::parse)
     });
     let scopes = fields.optional("scopes").map(|spot| spot.texts(notes, 64, parse_scope)).unwrap_or_default();
-    Some(Access::Token { issuers: issuers?, scopes })
+    let serve_stale_for = fields.or(notes, "serve_stale_for", Duration::ZERO, |notes, spot| {
+        spot.duration(notes, Duration::ZERO..=Access::SERVE_STALE_MAX)
+    });
+    Some(Access::Token { issuers: issuers?, scopes, serve_stale_for })
 }
 
 /// RFC 6749 section 3.3: a scope is visible ASCII without `"` and `\`.

@@ -101,10 +101,10 @@ impl Managed {
         self.lid.is_some()
     }
 
-    /// Whether the local share may be spent, given how long no leader has answered.
-    pub(super) fn is_cut_off(&self, now: BootNs, silent_ns: u64) -> bool {
+    /// Whether the local share may be spent, given since when no leader has answered.
+    pub(super) fn is_cut_off(&self, now: BootNs, silent: Option<BootNs>) -> bool {
         self.rule.on_quorum_loss == OnQuorumLoss::LocalShare
-            && u128::from(silent_ns) >= Cycle::FAILOVER_MAX.as_nanos()
+            && silent.is_some_and(|since| now >= since.plus(Cycle::FAILOVER_MAX))
             && !self.is_alive(now)
     }
 

@@ -116,6 +116,11 @@ impl Lessee {
         self.outputs.pop_front()
     }
 
+    /// Since when the ledger has left questions without an answer; none: it has not.
+    pub fn silent_since(&self) -> Option<BootNs> {
+        self.session.silent_since()
+    }
+
     /// Requests that wait.
     fn waiting(&self) -> usize {
         self.waiters.by_id.len()
@@ -146,6 +151,7 @@ impl Lessee {
             if !self.serve(id, now) {
                 self.count_missed(id);
                 self.refuse_late(id, now);
+                self.send_away(id, now);
             }
         }
         self.pump(now);
@@ -243,6 +249,23 @@ impl Lessee {
         }
     }
 
+    /// Nobody waits for a local share: nothing is gained by a queue for it, and it knows when its next token comes.
+    fn send_away(&mut self, id: WaiterId, now: BootNs) {
+        let Some(waiter) = self.waiters.by_id.get(&id) else { return };
+        let (silent, gateways) = (self.session.silent_since(), self.gateways);
+        let mut empty = None;
+        for place in &waiter.lacking {
+            let charge = &waiter.charges[*place];
+            let Some(managed) = self.keys.get(&charge.key).filter(|it| it.is_cut_off(now, silent)) else { continue };
+            let wait = managed.share.and_then(|share| share.wait(charge.cost, managed.entry.limit(), gateways));
+            empty = empty.max(Some(wait));
+        }
+        if let Some(retry_after) = empty {
+            let places = waiter.lacking.to_vec();
+            self.resolve(id, Verdict::Undecided { places, retry_after });
+        }
+    }
+
     /// Demand counts a request when it comes, not when it is served.
     fn count_missed(&mut self, id: WaiterId) {
         let Some(waiter) = self.waiters.by_id.get_mut(&id) else { return };
@@ -255,21 +278,20 @@ impl Lessee {
     /// Tries to set tokens aside for a waiter, on all keys or none; if some lack, it stands in the queues of those.
     fn serve(&mut self, id: WaiterId, now: BootNs) -> bool {
         let Some(waiter) = self.waiters.by_id.get(&id) else { return false };
-        let silent_ns = self.session.silent_ns(now);
+        let silent = self.session.silent_since();
         let (mut hold, mut lacking, mut shared) = (Hold::default(), smallvec::SmallVec::new(), Vec::new());
         for (place, charge) in waiter.charges.iter().enumerate() {
             let managed = self.keys.get_mut(&charge.key).expect("a waiter's keys are kept while it waits");
             let first = managed.queue.first().is_none_or(|oldest| *oldest >= id);
-            let served = if !first {
-                false
-            } else if managed.is_cut_off(now, silent_ns) {
+            let served = if managed.is_cut_off(now, silent) {
+                // Whoever queues here queues for a leader's word.
                 let limit = managed.entry.limit();
                 let share = managed.share.get_or_insert_with(|| Share::new(self.born));
                 let taken = share.take(charge.cost, now, limit, self.gateways);
                 shared.extend(taken.then_some((charge.key, charge.cost)));
                 taken
             } else {
-                managed.is_alive(now) && hold.reserve(Arc::clone(&managed.entry), charge.cost)
+                first && managed.is_alive(now) && hold.reserve(Arc::clone(&managed.entry), charge.cost)
             };
             if !served {
                 lacking.push(place);
@@ -278,6 +300,9 @@ impl Lessee {
         if lacking.is_empty() {
             for charge in &waiter.charges {
                 self.keys.entry(charge.key).and_modify(|managed| managed.served(charge.cost, waiter.counted));
+            }
+            for (key, _) in shared {
+                self.keys[&key].entry.counts.shared();
             }
             self.resolve(id, Verdict::Ready(hold));
             return true;
@@ -327,7 +352,7 @@ impl Lessee {
                 place,
                 Duration::from_nanos(at.since(now)).max(Duration::from_millis(1)),
             )]),
-            None => Verdict::Undecided(waiter.lacking.to_vec()),
+            None => Verdict::Undecided { places: waiter.lacking.to_vec(), retry_after: None },
         };
         self.resolve(id, verdict);
     }
@@ -374,7 +399,7 @@ impl Lessee {
         let queue: Vec<WaiterId> = managed.queue.iter().copied().collect();
         for id in queue {
             let places = self.waiters.by_id.get(&id).map(|w| w.lacking.to_vec()).unwrap_or_default();
-            self.resolve(id, Verdict::Undecided(places));
+            self.resolve(id, Verdict::Undecided { places, retry_after: None });
         }
     }
 

@@ -28,7 +28,8 @@ pub struct Session {
     /// Nothing is sent before.
     quiet_until: BootNs,
     backoff: Duration,
-    last_answer: BootNs,
+    /// When the first question was sent since a leader answered last; none: nothing was asked since.
+    unanswered: Option<BootNs>,
 }
 
 #[derive(Debug)]
@@ -49,17 +50,22 @@ impl Session {
             outstanding: None,
             quiet_until: now,
             backoff: BACKOFF_MIN,
-            last_answer: now,
+            unanswered: None,
         }
     }
 
-    /// How long no leader has answered.
-    pub(super) fn silent_ns(&self, now: BootNs) -> u64 {
-        now.since(self.last_answer)
+    /// Since when questions have been without an answer. A gateway that asked nothing heard nothing, which says nothing of
+    /// the leader.
+    pub(super) fn silent_since(&self) -> Option<BootNs> {
+        self.unanswered
+    }
+
+    fn asks(&mut self, now: BootNs) {
+        self.unanswered.get_or_insert(now);
     }
 
     fn heard(&mut self, now: BootNs) {
-        (self.last_answer, self.backoff, self.quiet_until) = (now, BACKOFF_MIN, now);
+        (self.unanswered, self.backoff, self.quiet_until) = (None, BACKOFF_MIN, now);
     }
 
     fn failed(&mut self, now: BootNs) {
@@ -110,7 +116,7 @@ impl Lessee {
                         self.drop_all();
                         self.session.id = None;
                         self.session.nonce = self.session.nonce.wrapping_add(1);
-                        self.session.quiet_until = now;
+                        self.session.heard(now);
                     }
                 }
             }
@@ -187,6 +193,7 @@ impl Lessee {
                 return self.finish();
             }
             self.session.registering = Some(now.plus(within));
+            self.session.asks(now);
             self.outputs.push_back(Output::Register { nonce: self.session.nonce, within });
             return;
         };
@@ -201,6 +208,7 @@ impl Lessee {
             return;
         }
         self.session.seq += 1;
+        self.session.asks(now);
         let ask = Ask { session: id, seq: self.session.seq, items };
         self.session.outstanding =
             Some(Outstanding { ask: ask.clone(), sent: now, void_at: now.plus(within) });

@@ -3,6 +3,8 @@
 //! It is made empty at the process's start and never reset while the process lives, so that a gateway that comes and goes
 //! mints nothing. N is the number of gateways in the last view.
 
+use std::time::Duration;
+
 use cluster::world::BootNs;
 use config::quota::Limit;
 
@@ -27,6 +29,18 @@ impl Share {
         let left = self.tokens.checked_sub(u64::from(cost));
         self.tokens = left.unwrap_or(self.tokens);
         left.is_some()
+    }
+
+    /// Until `cost` tokens are there, as of the last [`Share::take`]; none: it never holds so many.
+    pub fn wait(&self, cost: u32, limit: Limit, gateways: u64) -> Option<Duration> {
+        let cost = u64::from(cost);
+        if cost > burst(limit, gateways) {
+            return None;
+        }
+        let per = u128::from(limit.per_ns) * u128::from(gateways.max(1));
+        let lacking = u128::from(cost.saturating_sub(self.tokens)) * per;
+        let ns = lacking.saturating_sub(self.rest).div_ceil(u128::from(limit.tokens.max(1)));
+        Some(Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)))
     }
 
     /// Puts back what [`Share::take`] took for a request that was not admitted.
@@ -72,5 +86,28 @@ mod tests {
         let full: Vec<bool> = (0..3).map(|_| share.take(1, BootNs(90_000_000_000), limit, 5)).collect();
         // then it gives nothing, one, and never more than B/N
         assert_eq!((at_once, later, full), (false, true, vec![true, true, false]));
+    }
+
+    #[test]
+    fn an_empty_share_says_when_its_next_token_comes() {
+        // given 10 a second with a burst of 10 on 5 gateways: two a second, two at most
+        let limit = Limit { tokens: 10, per_ns: 1_000_000_000, burst: 10 };
+        let mut share = Share::new(BootNs(0));
+        // when it is asked 100 ms after the start
+        assert!(!share.take(1, BootNs(100_000_000), limit, 5));
+        // then one token comes in 400 ms, two in 900, and three never
+        let wait = [1, 2, 3].map(|cost| share.wait(cost, limit, 5));
+        let ms = |ms| Some(Duration::from_millis(ms));
+        assert_eq!(wait, [ms(400), ms(900), None]);
+        // and after that time it is there
+        assert!(share.take(1, BootNs(500_000_000), limit, 5));
+    }
+
+    #[test]
+    fn a_burst_smaller_than_the_cluster_leaves_each_gateway_one() {
+        let limit = Limit { tokens: 1, per_ns: 1_000_000_000, burst: 2 };
+        let mut share = Share::new(BootNs(0));
+        let taken: Vec<bool> = (0..2).map(|_| share.take(1, BootNs(90_000_000_000), limit, 3)).collect();
+        assert_eq!(taken, [true, false]);
     }
 }

@@ -14,6 +14,8 @@ use super::fake::Leader;
 use super::*;
 use crate::quota::rule::{Charge, QuotaRule};
 
+mod loss;
+
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 
@@ -176,7 +178,7 @@ fn without_any_leader_a_wait_ends_undecided() {
     // when the longest default wait has passed
     bench.pass(SECOND);
     // then the request is undecided, not refused
-    assert!(matches!(bench.verdicts[..], [(_, Verdict::Undecided(_))]), "{:?}", bench.verdicts);
+    assert!(matches!(bench.verdicts[..], [(_, Verdict::Undecided { .. })]), "{:?}", bench.verdicts);
 }
 
 #[test]

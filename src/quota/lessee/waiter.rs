@@ -26,8 +26,13 @@ pub enum Verdict {
     Ready(Hold<Arc<Entry>>),
     /// The leader refused: places in the request's charges, and when tokens may be there.
     Over(Vec<(usize, Duration)>),
-    /// No leader answered: places in the request's charges.
-    Undecided(Vec<usize>),
+    /// No leader answered.
+    Undecided {
+        /// Places in the request's charges.
+        places: Vec<usize>,
+        /// When the local share may have tokens; none: nobody knows when a leader will answer.
+        retry_after: Option<Duration>,
+    },
     /// Bounds are reached.
     Overloaded,
 }
