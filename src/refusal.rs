@@ -94,6 +94,15 @@ pub enum Refusal {
         /// When it is worth asking again.
         retry_after: Duration,
     },
+    /// A quota has as many keys as the cluster keeps, and this request would be another one. The leader said so; a node
+    /// is as well as before, which a 5xx would make load balancers doubt.
+    #[error("no room for another key of quota {}", quota.name)]
+    TooManyKeys {
+        /// Which quota.
+        quota: Arc<QuotaRule>,
+        /// When there may be room.
+        retry_after: Duration,
+    },
     /// A bound of this process is reached.
     #[error("overloaded: {what}")]
     Overloaded {
@@ -143,6 +152,7 @@ impl From<Refused> for Refusal {
         match refused {
             Refused::Over { violated, retry_after } => Self::OverQuota { violated, retry_after },
             Refused::Undecided { quotas, retry_after } => Self::QuotaUndecided { quotas, retry_after },
+            Refused::KeysFull { quota, retry_after } => Self::TooManyKeys { quota, retry_after },
             Refused::Overloaded => Self::Overloaded { what: "requests waiting for quotas" },
         }
     }
@@ -160,7 +170,8 @@ impl Refusal {
             | Self::NoRoute { .. }
             | Self::MethodNotAllowed { .. }
             | Self::Auth(_)
-            | Self::OverQuota { .. } => Fault::Client,
+            | Self::OverQuota { .. }
+            | Self::TooManyKeys { .. } => Fault::Client,
             Self::UpstreamUnreachable { .. } | Self::UpstreamBroken { .. } | Self::UpstreamSlow { .. } => {
                 Fault::Upstream
             }
@@ -190,6 +201,7 @@ impl Refusal {
             Self::Auth(_) => "invalid-token",
             Self::OverQuota { .. } => "over-quota",
             Self::QuotaUndecided { .. } => "quota-undecided",
+            Self::TooManyKeys { .. } => "too-many-keys",
             Self::Overloaded { .. } => "overloaded",
             Self::UpstreamUnreachable { .. } => "upstream-unreachable",
             Self::UpstreamBroken { .. } => "upstream-broken",

@@ -98,6 +98,9 @@ pub fn refuse(
     if let Refusal::OverQuota { violated, .. } = refusal {
         problem["violated-policies"] = names(violated.iter().map(|violation| &violation.standing.quota));
     }
+    if let Refusal::TooManyKeys { quota, .. } = refusal {
+        problem["violated-policies"] = names([quota]);
+    }
     if let Refusal::QuotaUndecided { quotas, .. } = refusal {
         problem["undecided-policies"] = names(quotas);
     }
@@ -131,7 +134,7 @@ fn status(refusal: &Refusal) -> StatusCode {
         Refusal::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
         Refusal::Auth(refusal) if refusal.is_forbidden() => StatusCode::FORBIDDEN,
         Refusal::Auth(_) => StatusCode::UNAUTHORIZED,
-        Refusal::OverQuota { .. } => StatusCode::TOO_MANY_REQUESTS,
+        Refusal::OverQuota { .. } | Refusal::TooManyKeys { .. } => StatusCode::TOO_MANY_REQUESTS,
         Refusal::UpstreamUnreachable { .. } | Refusal::UpstreamBroken { .. } => StatusCode::BAD_GATEWAY,
         Refusal::UpstreamSlow { .. } => StatusCode::GATEWAY_TIMEOUT,
         Refusal::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
@@ -154,6 +157,7 @@ fn title(refusal: &Refusal) -> &'static str {
         Refusal::Auth(_) => "The bearer token is not valid",
         Refusal::OverQuota { .. } => "The quota is used up",
         Refusal::QuotaUndecided { .. } => "Nobody could say in time whether the quota allows it",
+        Refusal::TooManyKeys { .. } => "A quota counts as many callers as it can, and this one is new to it",
         Refusal::Overloaded { .. } => "The gateway is overloaded",
         Refusal::UpstreamUnreachable { .. } => "The service behind the gateway cannot be reached",
         Refusal::UpstreamBroken { .. } => "The service behind the gateway gave no valid response",
@@ -193,12 +197,14 @@ fn explain(headers: &mut HeaderMap, refusal: &Refusal) {
             put(header::WWW_AUTHENTICATE, challenge);
         }
         Refusal::MethodNotAllowed { allowed, .. } => put(header::ALLOW, allowed.join(", ")),
-        Refusal::OverQuota { retry_after, .. } | Refusal::QuotaUndecided { retry_after, .. } => {
+        Refusal::OverQuota { retry_after, .. }
+        | Refusal::QuotaUndecided { retry_after, .. }
+        | Refusal::TooManyKeys { retry_after, .. } => {
             put(header::RETRY_AFTER, whole_seconds(*retry_after).to_string())
         }
-        Refusal::NoConfiguration
-        | Refusal::StaleView
-        | Refusal::Overloaded { .. } => put(header::RETRY_AFTER, "1".to_owned()),
+        Refusal::NoConfiguration | Refusal::StaleView | Refusal::Overloaded { .. } => {
+            put(header::RETRY_AFTER, "1".to_owned())
+        }
         // What is left of the request is not read: the connection cannot go on.
         Refusal::BodyTooLarge { .. } | Refusal::BodyTooSlow | Refusal::ClientGone => {
             put(header::CONNECTION, "close".to_owned());

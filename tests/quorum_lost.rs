@@ -178,11 +178,13 @@ impl Story {
             println!("{phase}");
             for route in ROUTES {
                 let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-                let of_phase = self.seen.iter().filter(|seen| seen.to == self.survivor && seen.route == route);
+                let of_phase =
+                    self.seen.iter().filter(|seen| seen.to == self.survivor && seen.route == route);
                 for seen in of_phase.filter(|seen| (from..to).contains(&seen.answered)) {
                     *counts.entry(&seen.what).or_default() += 1;
                 }
-                let counts: Vec<String> = counts.iter().map(|(what, count)| format!("{what} x{count}")).collect();
+                let counts: Vec<String> =
+                    counts.iter().map(|(what, count)| format!("{what} x{count}")).collect();
                 println!("    {route:13} {}", counts.join(", "));
             }
         }
@@ -235,7 +237,11 @@ impl Story {
             assert_ne!(seen.what, "429 over-quota", "{seen:?}");
         }
         for seen in self.seen.iter().filter(|seen| seen.what.starts_with("503")) {
-            assert_eq!(seen.retry_after, Some(1), "a token of a share of 10/s comes within the second: {seen:?}");
+            assert_eq!(
+                seen.retry_after,
+                Some(1),
+                "a token of a share of 10/s comes within the second: {seen:?}"
+            );
         }
         // Exactly its bound for the one rule, the wider one for the other; and the share is a real one.
         for route in ["public-deny", "token-deny", "stale-deny"] {
@@ -246,7 +252,8 @@ impl Story {
         }
         for route in ["public-share", "stale-share"] {
             let seconds = self.healed.duration_since(settled).as_secs_f64();
-            let given = self.between(route, settled, self.healed).filter(|seen| seen.is_admitted()).count() as f64;
+            let given =
+                self.between(route, settled, self.healed).filter(|seen| seen.is_admitted()).count() as f64;
             let share = RATE / NODES * 1.001 * seconds;
             assert!(given <= BURST / NODES + share, "{route}: {given} of a share of {share}");
             assert!(given >= share / 3.0, "{route}: only {given} of a share of {share}");
@@ -277,7 +284,10 @@ fn look(cluster: &Cluster, survivor: usize) {
     }
     let metrics = cluster.admin(survivor, "/metrics").body;
     let value = |name: &str| -> f64 {
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}\n{metrics}"));
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap_or_else(|| panic!("{name}\n{metrics}"));
         line.trim().parse().expect("a number")
     };
     let (silent, age) = (value("quorumgate_ledger_silent_seconds "), value("quorumgate_view_age_seconds "));
@@ -323,13 +333,8 @@ fn a_follower_alone_keeps_every_rule_while_the_others_stand_still() {
 fn a_leader_alone_keeps_every_rule_while_the_others_are_dead() {
     let mut cluster = Cluster::start(3, DOCUMENT);
     let survivor = cluster.leader();
-    let story = lose(
-        &mut cluster,
-        survivor,
-        Cluster::kill,
-        Cluster::start_node,
-        |cluster| look(cluster, survivor),
-    );
+    let story =
+        lose(&mut cluster, survivor, Cluster::kill, Cluster::start_node, |cluster| look(cluster, survivor));
     story.print();
     story.check();
     healed(&cluster, survivor);

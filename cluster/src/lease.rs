@@ -83,6 +83,8 @@ pub struct Granted {
     pub limit: Limit,
     /// The document has no such limit (any more): drop the cell and refuse.
     pub unknown: bool,
+    /// The ledger has no room for another key of this limit: drop the cell and turn waiters away.
+    pub full: bool,
 }
 
 /// Why there is no reply.

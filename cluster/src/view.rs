@@ -28,6 +28,8 @@ pub struct View {
     pub is_leader: bool,
     /// Last applied log index.
     pub applied_index: u64,
+    /// Buckets of the ledger at that index.
+    pub buckets: u64,
     /// All members, sorted by id.
     pub members: Vec<ViewMember>,
 }

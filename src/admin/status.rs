@@ -38,6 +38,7 @@ pub async fn status(State(door): State<Arc<Door>>) -> axum::Json<Value> {
                 "refused": quota.refused,
                 "undecided": quota.undecided,
                 "local_share": quota.shared,
+                "turned_away": quota.turned_away,
             })
         })
         .collect();
@@ -89,24 +90,30 @@ pub fn cluster_metrics(door: &Door) -> String {
     gauge("quorumgate_raft_is_leader", "1 on the node that leads.", u64::from(view.is_leader));
     gauge("quorumgate_raft_has_leader", "1 while a leader is known.", u64::from(view.leader.is_some()));
     gauge("quorumgate_raft_applied_index", "Last applied log index.", view.applied_index);
+    gauge("quorumgate_ledger_buckets", "Keys with a bucket in the cluster's ledger.", view.buckets);
     gauge("quorumgate_members", "Members of the cluster.", view.members.len() as u64);
     gauge("quorumgate_document_revision", "Revision of the gateway document.", view.revision.0);
     gauge("quorumgate_lease_cells", "Keys with a lease cell on this node.", stats.cells);
     gauge("quorumgate_lease_tokens", "Tokens held in leases on this node.", stats.tokens_held);
     gauge("quorumgate_waiters", "Requests that wait for tokens.", stats.waiting);
-    let help = "Seconds for which no leader has answered this node's questions about quotas; 0: none is owed.";
+    let help =
+        "Seconds for which no leader has answered this node's questions about quotas; 0: none is owed.";
     sample(&mut text, "quorumgate_ledger_silent_seconds", help, seconds(stats.silent.unwrap_or_default()));
     if let Some(age) = view_age(door) {
-        let help = "Seconds since the probe with which a leader last confirmed this node's view; its lease is 5.";
+        let help =
+            "Seconds since the probe with which a leader last confirmed this node's view; its lease is 5.";
         sample(&mut text, "quorumgate_view_age_seconds", help, seconds(age));
     }
     let name = "quorumgate_quota_decisions_total";
     let _ = writeln!(text, "# HELP {name} Decisions of this node by quota.\n# TYPE {name} counter");
     for (quota_name, quota) in &stats.quotas {
         // Quota names hold nothing that needs escaping.
-        for (decision, count) in
-            [("admitted", quota.admitted), ("refused", quota.refused), ("undecided", quota.undecided)]
-        {
+        for (decision, count) in [
+            ("admitted", quota.admitted),
+            ("refused", quota.refused),
+            ("undecided", quota.undecided),
+            ("turned-away", quota.turned_away),
+        ] {
             let _ = writeln!(text, "{name}{{quota=\"{quota_name}\",decision=\"{decision}\"}} {count}");
         }
     }

@@ -9,8 +9,8 @@ use cluster::state::ids::{Key, Revision};
 use http::request::Parts;
 use smallvec::SmallVec;
 
-use super::received::{Arrival, Received};
 use super::Gateway;
+use super::received::{Arrival, Received};
 use crate::auth::{AccessRule, Identity};
 use crate::quota::{Admission, Charge, Keeper, QuotaRule};
 use crate::refusal::Refusal;

@@ -19,6 +19,7 @@ pub struct Counts {
     refused: AtomicU64,
     undecided: AtomicU64,
     shared: AtomicU64,
+    turned_away: AtomicU64,
 }
 
 impl Counts {
@@ -38,6 +39,10 @@ impl Counts {
     pub fn shared(&self) {
         self.shared.fetch_add(1, Relaxed);
     }
+    /// One more found no room for its key.
+    pub fn turned_away(&self) {
+        self.turned_away.fetch_add(1, Relaxed);
+    }
     /// As they stand.
     pub fn read(&self) -> QuotaStats {
         QuotaStats {
@@ -45,6 +50,7 @@ impl Counts {
             refused: self.refused.load(Relaxed),
             undecided: self.undecided.load(Relaxed),
             shared: self.shared.load(Relaxed),
+            turned_away: self.turned_away.load(Relaxed),
         }
     }
 }

@@ -30,6 +30,9 @@ const TRIES: usize = 3;
 /// No wait is longer, whatever a quota asks for: an actor that went away must not hold requests for ever.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+/// When a key that found no room may try again.
+const AGAIN_MIN: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// Whom the keeper asks: the cluster's ledger, through this node's replica.
 pub trait Ledger: Send + Sync + 'static {
@@ -210,6 +213,13 @@ impl Keeper {
                     return Err(self.undecided(&undecided.collect::<Charges>(), retry_after));
                 }
                 Verdict::Undecided { .. } => break,
+                Verdict::KeysFull(place) => {
+                    self.count(&charges[place..=place], Counts::turned_away);
+                    let quota = Arc::clone(&charges[place].quota);
+                    let retry_after =
+                        one_token(self.standing(&charges[place]).limit).clamp(AGAIN_MIN, AGAIN_MAX);
+                    return Err(Refused::KeysFull { quota, retry_after });
+                }
                 Verdict::Overloaded => return Err(Refused::Overloaded),
             }
         }

@@ -77,6 +77,14 @@ pub enum Refused {
         /// When the local share has tokens, where it is what lacks them; else [`Refused::ASK_AGAIN`].
         retry_after: Duration,
     },
+    /// The quota has as many keys as the ledger takes, and this is another one: 429 `too-many-keys`.
+    #[error("no room for another key of {}", quota.name)]
+    KeysFull {
+        /// The quota.
+        quota: Arc<QuotaRule>,
+        /// In this time a key that spent one token is full again, and forgotten.
+        retry_after: Duration,
+    },
     /// Too many requests wait, or too many keys are held: 503.
     #[error("too many requests wait for quotas")]
     Overloaded,
@@ -122,4 +130,6 @@ pub struct QuotaStats {
     pub undecided: u64,
     /// Requests that were given tokens of this node's local share, without a leader.
     pub shared: u64,
+    /// Requests whose key found no room in the ledger.
+    pub turned_away: u64,
 }

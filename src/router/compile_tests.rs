@@ -100,6 +100,25 @@ fn quotas_by_connection_facts_are_screened_and_the_others_come_after_authenticat
 }
 
 #[test]
+fn whatever_counts_without_a_token_is_counted_before_it_is_looked_at() {
+    let parts = [KeyPart::Tenant, KeyPart::Client, KeyPart::Route, KeyPart::Address];
+    for set in 0..1_u8 << parts.len() {
+        // given a quota by any of the parts
+        let chosen = parts.iter().enumerate().filter(|(bit, _)| set >> bit & 1 == 1);
+        let key: Vec<KeyPart> = chosen.map(|(_, part)| *part).collect();
+        let free = !key.iter().any(|part| part.is_authenticated());
+        let mut document = document();
+        document.quotas = vec![quota("q", &key)];
+        document.routes[0].charges = vec![charge("q")];
+        // when it counts a route of tokens
+        let published = compiled(1, document, None);
+        let rule = published.table.find("h", "/api/x", "GET").expect("the route");
+        // then it is a screen if nothing of it has to be proved
+        assert_eq!((rule.screens.len(), rule.charges.len()), if free { (1, 0) } else { (0, 1) }, "{key:?}");
+    }
+}
+
+#[test]
 fn what_has_not_changed_is_shared_with_the_revision_before() {
     // given revision 1, and revision 2 that changes one quota
     let first = compiled(1, document(), None);

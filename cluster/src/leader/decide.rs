@@ -50,7 +50,7 @@ pub(crate) struct Sizing<'a> {
     demands: &'a mut Demands,
     stamp: Tau,
     now: MonoNs,
-    /// Copies of the touched buckets at the stamp; none: no such limit.
+    /// Copies of the touched buckets at the stamp; none: no such limit, or no room for another key.
     shadows: BTreeMap<Key, Option<BucketView>>,
     /// To be sent now.
     pub recalls: Vec<(RaftId, Push)>,
@@ -61,7 +61,7 @@ impl<'a> Sizing<'a> {
         Self { state, demands, stamp, now, shadows: BTreeMap::new(), recalls: Vec::new() }
     }
 
-    /// Books the report of an item. All reports of an entry come before its first grant; none: no such limit.
+    /// Books the report of an item. All reports of an entry come before its first grant; none: there is no bucket.
     pub fn report(&mut self, session: SessionId, item: &AskItem) -> Option<Reported> {
         let (state, stamp) = (self.state, self.stamp);
         let shadow =
@@ -81,7 +81,7 @@ impl<'a> Sizing<'a> {
 
     /// Decides on an item whose report is booked.
     pub fn decide(&mut self, session: SessionId, item: &AskItem, reported: Option<Reported>) -> Decided {
-        let Some(reported) = reported else { return Decided::unknown(item) };
+        let Some(reported) = reported else { return self.no_bucket(item) };
         let held = if reported.keep { item.held } else { 0 };
         let wish = Wish {
             held,
@@ -91,7 +91,7 @@ impl<'a> Sizing<'a> {
             demand: item.demand_per_ks,
             demand_all: self.demands.total_per_ks(item.key, self.now).max(item.demand_per_ks),
         };
-        let Some(Some(shadow)) = self.shadows.get_mut(&item.key) else { return Decided::unknown(item) };
+        let Some(Some(shadow)) = self.shadows.get_mut(&item.key) else { return self.no_bucket(item) };
         let grant = sizing::grant(&Level::of(shadow), &wish);
         if grant > 0 {
             shadow.grant(session, grant, grant, ns(TTL));
@@ -121,6 +121,7 @@ impl<'a> Sizing<'a> {
             left: level.central,
             limit: level.limit,
             unknown: false,
+            full: false,
         };
         let logged = grant > 0 || reported.moves || reported.renew;
         let item = logged.then(|| Item {
@@ -158,11 +159,10 @@ impl<'a> Sizing<'a> {
         }
         awaited
     }
-}
 
-impl Decided {
-    /// The document has no such limit.
-    fn unknown(item: &AskItem) -> Self {
+    /// The document has no such limit, or the ledger no room for another key of it.
+    fn no_bucket(&self, item: &AskItem) -> Decided {
+        let limit = self.state.limit(item.key);
         let granted = Granted {
             key: item.key,
             keep: false,
@@ -174,10 +174,11 @@ impl Decided {
             tight: false,
             plenty: false,
             left: 0,
-            // There is none; the gateway looks at `unknown` first.
-            limit: Limit { tokens: 1, per_ns: 1, burst: 1 },
-            unknown: true,
+            // Without one, the gateway looks at `unknown` first.
+            limit: limit.unwrap_or(Limit { tokens: 1, per_ns: 1, burst: 1 }),
+            unknown: limit.is_none(),
+            full: limit.is_some(),
         };
-        Self { granted, item: None, need: item.need, held: 0 }
+        Decided { granted, item: None, need: item.need, held: 0 }
     }
 }

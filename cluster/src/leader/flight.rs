@@ -107,10 +107,10 @@ impl Seat {
         granted.grant = outcome.grant;
         granted.ttl_ns = outcome.ttl_ns;
         granted.left = outcome.left;
-        granted.unknown = outcome.unknown;
+        (granted.unknown, granted.full) = (outcome.unknown, outcome.full);
         let held = if outcome.keep { self.held } else { 0 };
         let short = self.need > 0 && held.saturating_add(outcome.grant) < self.need;
-        if short && granted.retry_after_ns == 0 && !outcome.unknown {
+        if short && granted.retry_after_ns == 0 && !outcome.unknown && !outcome.full {
             (granted.retry_after_ns, granted.hold) = (OUTRUN.retry_after_ns, OUTRUN.hold);
         }
     }

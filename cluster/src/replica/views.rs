@@ -10,7 +10,7 @@ use super::core::{Core, Seat};
 use crate::state::ids::RaftId;
 use crate::view::{View, ViewMember};
 
-/// A view that differs in its applied index alone may be this late.
+/// A view that differs in its applied index and the count of buckets alone may be this late.
 const INDEX_WITHIN: Duration = Duration::from_millis(100);
 
 /// Publishes after each apply and each change of role, as long as the seat's consensus core runs.
@@ -35,7 +35,8 @@ pub(crate) fn publish(core: &Core, seat: &Seat, index_too: bool) {
     let next = build(seat);
     let mut new_revision = false;
     core.view.send_if_modified(|held| {
-        let index_only = View { applied_index: next.applied_index, ..(**held).clone() };
+        let index_only =
+            View { applied_index: next.applied_index, buckets: next.buckets, ..(**held).clone() };
         let differs = !same(&index_only, &next) || (index_too && held.applied_index != next.applied_index);
         if differs {
             new_revision = held.revision != next.revision;
@@ -72,6 +73,7 @@ fn build(seat: &Seat) -> View {
         term: role.term,
         is_leader: role.leading.is_some(),
         applied_index: replicated.applied_index(),
+        buckets: state.ledger().buckets(),
         members: members.collect(),
     }
 }

@@ -82,7 +82,7 @@ struct OverAdmission;
 
 impl Everything {
     fn new(bounds: &Bounds) -> Self {
-        let mut ledger = Ledger::with_pages(1);
+        let mut ledger = Ledger::with_bounds(1, 64);
         let limit = Limit { tokens: 1, per_ns: 1, burst: bounds.burst };
         ledger.amounts(Revision(1), Amounts { defaults: [(KEY.limit, limit)].into(), ..Amounts::default() });
         let sessions = 0..bounds.gateways as u64;

@@ -164,4 +164,6 @@ pub struct ItemOutcome {
     pub left: i64,
     /// The document has no such limit.
     pub unknown: bool,
+    /// There is no room for another key of it.
+    pub full: bool,
 }

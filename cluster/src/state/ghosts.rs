@@ -8,6 +8,7 @@ use std::ops::Bound;
 
 use super::amounts::{Class, Tables};
 use super::bucket::{Bucket, Tally};
+use super::census::Census;
 use super::digest::Digester;
 use super::ids::{Key, LimitId, Tau};
 
@@ -63,7 +64,7 @@ impl Ghosts {
 
     /// Looks at a few ghosts and drops those that make no difference: of a removed quota whose buckets are all gone,
     /// and of a tenant that has the amount and the level of all others.
-    pub fn sweep(&mut self, tables: &Tables, tau: Tau, most: usize, counts: &BTreeMap<LimitId, u64>) {
+    pub fn sweep(&mut self, tables: &Tables, tau: Tau, most: usize, census: &Census) {
         let from = self.cursor.map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.by_class.range((from, Bound::Unbounded)).take(most);
         let seen: Vec<(LimitId, Class)> = next.map(|(id, _)| *id).collect();
@@ -73,7 +74,7 @@ impl Ghosts {
             let drop = if amounts.has(limit) {
                 class != Class::Default && self.is_like_default(tables, limit, class, tau)
             } else {
-                !counts.contains_key(&limit)
+                !census.has(limit)
             };
             if drop {
                 self.by_class.remove(&(limit, class));

@@ -1,11 +1,12 @@
 //! The ledger: who may spend how much. Applied batch by batch, item by item (quota.md 3).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use config::quota::Limit;
 
 use super::amounts::{Amounts, Tables};
 use super::bucket::{Bucket, Tally};
+use super::census::{BUCKETS_MAX, Census};
 use super::command::{Batch, BatchOutcome, Item, ItemOutcome, Register};
 use super::digest::Digester;
 use super::ghosts::Ghosts;
@@ -17,7 +18,7 @@ use super::shadow::BucketView;
 
 /// Buckets that an entry sweeps beyond two for each of its items, so that the sweep outruns new keys.
 const SWEEP_BUCKETS: usize = 8;
-/// Pages that an entry sweeps at most, most of them empty.
+/// Pages that an entry sweeps at most beyond one for each of its items, most of them empty.
 const SWEEP_PAGES: usize = 32;
 const SWEEP_SESSIONS: usize = 2;
 const SWEEP_GHOSTS: usize = 2;
@@ -41,21 +42,20 @@ pub struct Ledger {
     pub(super) tables: Tables,
     pub(super) ghosts: Ghosts,
     pub(super) pages: Pages,
-    /// Buckets of each limit; a limit without any is absent.
-    pub(super) counts: BTreeMap<LimitId, u64>,
+    pub(super) census: Census,
     pub(super) tally: Tally,
     pub(super) sweep: Sweep,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self::with_pages(PAGES)
+        Self::with_bounds(PAGES, BUCKETS_MAX)
     }
 }
 
 impl Ledger {
-    /// An empty ledger whose buckets lie in `pages` pages.
-    pub(super) fn with_pages(pages: usize) -> Self {
+    /// An empty ledger whose buckets lie in `pages` pages, at most `buckets_max` of them.
+    pub(super) fn with_bounds(pages: usize, buckets_max: u64) -> Self {
         Self {
             tau: Tau(0),
             next_lid: 0,
@@ -63,7 +63,7 @@ impl Ledger {
             tables: Tables::default(),
             ghosts: Ghosts::default(),
             pages: Pages::new(pages),
-            counts: BTreeMap::new(),
+            census: Census::new(buckets_max),
             tally: Tally::default(),
             sweep: Sweep::default(),
         }
@@ -86,7 +86,7 @@ impl Ledger {
 
     /// Number of buckets.
     pub fn buckets(&self) -> u64 {
-        self.counts.values().sum()
+        self.census.all()
     }
 
     pub(super) fn begin(&mut self, stamp: Tau) {
@@ -122,7 +122,16 @@ impl Ledger {
     fn item(&mut self, session: SessionId, item: &Item, first: bool) -> ItemOutcome {
         let mut tally = Tally::default();
         let Some((mut bucket, limit)) = self.open(item.key, &mut tally) else {
-            return ItemOutcome { keep: false, lid: None, grant: 0, ttl_ns: 0, left: 0, unknown: true };
+            let full = self.limit(item.key).is_some();
+            return ItemOutcome {
+                keep: false,
+                lid: None,
+                grant: 0,
+                ttl_ns: 0,
+                left: 0,
+                unknown: !full,
+                full,
+            };
         };
         let keep = if first {
             self.report(&mut bucket, &limit, session, item, &mut tally)
@@ -130,8 +139,9 @@ impl Ledger {
             bucket.void(session, &mut tally);
             false
         };
+        let left = bucket.central;
         let mut outcome =
-            ItemOutcome { keep, lid: None, grant: 0, ttl_ns: 0, left: bucket.central, unknown: false };
+            ItemOutcome { keep, lid: None, grant: 0, ttl_ns: 0, left, unknown: false, full: false };
         // A claim that voided the lease gets nothing; a gateway whose lease expired here does.
         if first {
             let next = LeaseId(self.next_lid + 1);
@@ -154,18 +164,27 @@ impl Ledger {
         outcome
     }
 
-    /// The bucket of a key at this entry's time, without the last refill if a test took out that rule.
+    /// The amount in force for a key; none: no such limit.
+    pub fn limit(&self, key: Key) -> Option<Limit> {
+        self.tables.newest().amounts.limit(key).copied()
+    }
+
+    /// The bucket of a key at this entry's time, without the last refill if a test took out that rule. None: no such
+    /// limit, or no room for another key.
     fn open(&mut self, key: Key, tally: &mut Tally) -> Option<(Bucket, Limit)> {
-        let limit = *self.tables.newest().amounts.limit(key)?;
+        let limit = self.limit(key)?;
         if let Some(mut bucket) = self.pages.get(&key).cloned() {
             if holds(Rule::RefillBeforeReport) {
                 self.tables.advance(key, &mut bucket, self.tau, tally);
             }
             return Some((bucket, limit));
         }
+        if !self.census.has_room(key) {
+            return None;
+        }
         let bucket = self.ghosts.copy(&self.tables, key, self.tau)?;
         tally.opened += i128::from(bucket.total());
-        *self.counts.entry(key.limit).or_default() += 1;
+        self.census.add(key);
         Some((bucket, limit))
     }
 
@@ -184,16 +203,18 @@ impl Ledger {
         keep
     }
 
-    /// A copy of a bucket as it will be at `stamp` (or now, if that is later); none: no such limit. Touches nothing.
+    /// A copy of a bucket as it will be at `stamp` (or now, if that is later); none: no such limit, or no room for another
+    /// key. Touches nothing.
     pub fn shadow(&self, key: Key, stamp: Tau) -> Option<BucketView> {
         let to = self.tau.max(stamp);
-        let limit = *self.tables.newest().amounts.limit(key)?;
+        let limit = self.limit(key)?;
         let bucket = match self.pages.get(&key) {
             Some(bucket) => {
                 let mut bucket = bucket.clone();
                 self.tables.advance(key, &mut bucket, to, &mut Tally::default());
                 bucket
             }
+            None if !self.census.has_room(key) => return None,
             None => self.ghosts.copy(&self.tables, key, to)?,
         };
         Some(BucketView { limit, bucket, at: to, next: LeaseId(self.next_lid + 1) })
@@ -208,10 +229,11 @@ impl Ledger {
     /// Returns how many buckets it looked at: at most two for each of the entry's `items`, and a few.
     pub(super) fn sweep(&mut self, items: usize) -> usize {
         self.sessions.sweep(self.tau, SWEEP_SESSIONS);
-        self.ghosts.sweep(&self.tables, self.tau, SWEEP_GHOSTS, &self.counts);
+        self.ghosts.sweep(&self.tables, self.tau, SWEEP_GHOSTS, &self.census);
         let most = SWEEP_BUCKETS + 2 * items;
         let mut left = most;
-        for _ in 0..SWEEP_PAGES.min(self.pages.count()) {
+        // A large entry passes over as many pages as it must to look at its share of buckets.
+        for _ in 0..(SWEEP_PAGES + items).min(self.pages.count()) {
             let chunk = self.pages.chunk(self.sweep.page, self.sweep.after, left);
             left -= chunk.len();
             for (key, bucket) in &chunk {
@@ -248,12 +270,7 @@ impl Ledger {
         if bucket.leases.is_empty() && same {
             tally.forgotten += i128::from(bucket.total());
             self.pages.remove(&key);
-            if let Some(count) = self.counts.get_mut(&key.limit) {
-                *count -= 1;
-                if *count == 0 {
-                    self.counts.remove(&key.limit);
-                }
-            }
+            self.census.remove(key);
         } else if bucket.revision != before.revision || bucket.leases != before.leases {
             self.pages.set(key, bucket);
         } else {
@@ -281,11 +298,9 @@ impl Ledger {
             return;
         }
         let mut total = 0_i128;
-        let mut counts: BTreeMap<LimitId, u64> = BTreeMap::new();
         let mut lids = BTreeSet::new();
         for (key, bucket) in self.pages.iter() {
             total += i128::from(bucket.total());
-            *counts.entry(key.limit).or_default() += 1;
             let mut bucket = bucket.clone();
             let limit = self.tables.advance(*key, &mut bucket, self.tau, &mut Tally::default());
             bucket.verify(limit.as_ref());
@@ -301,7 +316,8 @@ impl Ledger {
             }
         }
         assert_eq!(total, self.tally.expected(), "I8: every token is accounted for: {:?}", self.tally);
-        assert_eq!(counts, self.counts, "buckets are counted");
+        let keys = self.pages.iter().map(|(key, _)| key);
+        assert_eq!(self.census.of(keys), self.census, "buckets are counted");
         assert!(self.pages.sums_are_true(), "the kept digests are those of the buckets");
         self.check();
     }

@@ -6,7 +6,8 @@
 //! ledger     batches, sweep, invariants            bucket   refill, report, grant, change of amount
 //! amounts    who may have how much, since when     ghosts   what an unknown key has
 //! sessions   gateways' lives                       pages    where buckets lie
-//! shadow     a copy for the leader to try on       snapshot the whole state as plain data
+//! census     how many buckets, and whose           snapshot the whole state as plain data
+//! shadow     a copy for the leader to try on
 //! ```
 //!
 //! Places kept for later: settle and refund (quota.md 4.2) are booked between report and grant in `ledger`, with the
@@ -24,6 +25,7 @@ pub mod sessions;
 pub mod shadow;
 pub mod snapshot;
 
+mod census;
 mod digest;
 mod ghosts;
 mod pages;
@@ -31,6 +33,8 @@ mod rules;
 
 #[cfg(test)]
 mod checker;
+#[cfg(test)]
+mod floods;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -42,6 +46,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use config::gateway::GatewayDocument;
+use config::quota::Limit;
 
 use self::amounts::Amounts;
 use self::command::{Command, DocumentChange, DocumentRefused, Member, Outcome, Stamped, StampedOutcome};
@@ -174,7 +179,13 @@ impl State {
         &self.ledger
     }
 
-    /// A copy of a bucket (a new one if there is none) as it will be at `stamp`; none: the document has no such limit.
+    /// The amount in force for a key; none: the document has no such limit.
+    pub fn limit(&self, key: Key) -> Option<Limit> {
+        self.ledger.limit(key)
+    }
+
+    /// A copy of a bucket (a new one if there is none) as it will be at `stamp`; none: the document has no such limit, or
+    /// the ledger no room for another key of it.
     pub fn shadow(&self, key: Key, stamp: Tau) -> Option<BucketView> {
         self.ledger.shadow(key, stamp)
     }

@@ -218,7 +218,7 @@ impl TryFrom<SnapshotV1> for State {
             cursor: from.ghost_cursor.map(|(limit, tenant)| (limit, class(tenant))),
         };
         for (key, bucket) in from.buckets {
-            *ledger.counts.entry(key.limit).or_default() += 1;
+            ledger.census.add(key);
             ledger.pages.set(key, bucket.into());
         }
         let [opened, refilled, spent, deemed_spent, cut, forgotten] = from.tally;

@@ -91,6 +91,7 @@ impl Leader {
                 left: bucket.central,
                 limit,
                 unknown: false,
+                full: false,
             }
         });
         Some(AskReply { session: ask.session, seq: ask.seq, items: items.collect() })

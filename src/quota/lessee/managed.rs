@@ -29,6 +29,8 @@ pub struct Managed {
     pub(super) rule: Arc<QuotaRule>,
     /// Waiters that lack tokens of this key, oldest first.
     pub(super) queue: BTreeSet<WaiterId>,
+    /// Waiting requests that are charged to this key, whether they lack its tokens or another's.
+    pub(super) wanted_by: u32,
     /// Cost of the queue.
     pub(super) queued_cost: Tokens,
     pub(super) share: Option<Share>,
@@ -70,6 +72,7 @@ impl Managed {
             entry,
             rule,
             queue: BTreeSet::new(),
+            wanted_by: 0,
             queued_cost: 0,
             share: None,
             check_at: None,

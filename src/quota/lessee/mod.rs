@@ -144,6 +144,7 @@ impl Lessee {
             let hold_until = now.plus(wait);
             let deadline = now.plus(wait.max(self.session.cycle.decide_within()));
             let lacking = smallvec::SmallVec::new();
+            self.wanted(&charges, |wanted_by| wanted_by + 1);
             self.waiters.insert(
                 id,
                 Waiter { charges, deadline, hold_until, held_on: 0, counted: false, refused: None, lacking },
@@ -256,8 +257,11 @@ impl Lessee {
         let mut empty = None;
         for place in &waiter.lacking {
             let charge = &waiter.charges[*place];
-            let Some(managed) = self.keys.get(&charge.key).filter(|it| it.is_cut_off(now, silent)) else { continue };
-            let wait = managed.share.and_then(|share| share.wait(charge.cost, managed.entry.limit(), gateways));
+            let Some(managed) = self.keys.get(&charge.key).filter(|it| it.is_cut_off(now, silent)) else {
+                continue;
+            };
+            let wait =
+                managed.share.and_then(|share| share.wait(charge.cost, managed.entry.limit(), gateways));
             empty = empty.max(Some(wait));
         }
         if let Some(retry_after) = empty {
@@ -339,7 +343,8 @@ impl Lessee {
 
     fn resolve(&mut self, id: WaiterId, verdict: Verdict) {
         self.queue(id, smallvec::SmallVec::new());
-        if self.waiters.remove(id).is_some() {
+        if let Some(waiter) = self.waiters.remove(id) {
+            self.wanted(&waiter.charges, |wanted_by| wanted_by - 1);
             self.outputs.push_back(Output::Resolve(id, verdict));
         }
     }
@@ -400,6 +405,24 @@ impl Lessee {
         for id in queue {
             let places = self.waiters.by_id.get(&id).map(|w| w.lacking.to_vec()).unwrap_or_default();
             self.resolve(id, Verdict::Undecided { places, retry_after: None });
+        }
+    }
+
+    /// The ledger has no room for this key.
+    fn turn_away(&mut self, key: Key) {
+        let queue: Vec<WaiterId> =
+            self.keys.get(&key).map(|managed| managed.queue.iter().copied().collect()).unwrap_or_default();
+        for id in queue {
+            let Some(waiter) = self.waiters.by_id.get(&id) else { continue };
+            let place = waiter.charges.iter().position(|c| c.key == key).expect("it queues for its own key");
+            self.resolve(id, Verdict::KeysFull(place));
+        }
+    }
+
+    fn wanted(&mut self, charges: &Charges, change: impl Fn(u32) -> u32) {
+        for charge in charges {
+            let managed = self.keys.get_mut(&charge.key).expect("a waiter's keys are kept while it waits");
+            managed.wanted_by = change(managed.wanted_by);
         }
     }
 

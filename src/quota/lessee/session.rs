@@ -136,6 +136,10 @@ impl Lessee {
             }
             let Some(managed) = self.keys.get_mut(&item.key) else { continue };
             let told = managed.take(item, granted, batch.sent, now);
+            if granted.full {
+                self.turn_away(item.key);
+                continue;
+            }
             self.serve_queue(item.key, now);
             self.refuse_queue(item.key, told, now);
         }
@@ -238,7 +242,7 @@ impl Lessee {
             }
             let limit = managed.entry.limit();
             let share_unused = managed.share.as_mut().is_none_or(|share| share.is_full(now, limit, gateways));
-            if managed.is_forgettable(now) && share_unused && !self.waits_for(key) {
+            if managed.is_forgettable(now) && share_unused && managed.wanted_by == 0 {
                 self.forget(key);
             } else {
                 self.look_at(key, now);
@@ -247,10 +251,6 @@ impl Lessee {
         // Serving another key's queue may have marked a closed key again: it is looked at after the reply.
         self.dirty.append(&mut again);
         items
-    }
-
-    fn waits_for(&self, key: Key) -> bool {
-        self.waiters.by_id.values().any(|w| w.charges.iter().any(|c| c.key == key))
     }
 
     fn first_cost(&self, key: Key) -> Tokens {

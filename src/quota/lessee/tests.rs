@@ -14,6 +14,7 @@ use super::fake::Leader;
 use super::*;
 use crate::quota::rule::{Charge, QuotaRule};
 
+mod flood;
 mod loss;
 
 const MS: u64 = 1_000_000;

@@ -33,6 +33,8 @@ pub enum Verdict {
         /// When the local share may have tokens; none: nobody knows when a leader will answer.
         retry_after: Option<Duration>,
     },
+    /// The ledger has no room for another key: a place in the request's charges.
+    KeysFull(usize),
     /// Bounds are reached.
     Overloaded,
 }

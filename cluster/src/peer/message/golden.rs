@@ -113,11 +113,12 @@ fn what_gateways_and_the_leader_say_keeps_its_bytes() {
         left: -5,
         limit: LimitV1 { tokens: 1, per_ns: 2, burst: 3 },
         unknown: false,
+        full: true,
     };
     frozen!(
         AskAnswerV1::Reply { session: 1, seq: 2, items: vec![granted] },
         AskAnswerV1,
-        "000102010102030101010203040100010901020300"
+        "00010201010203010101020304010001090102030001"
     );
     frozen!(AskAnswerV1::Error(AskErrorV1::UnknownSession), AskAnswerV1, "0100");
     frozen!(AskErrorV1::NotLeader, AskErrorV1, "01");

@@ -83,6 +83,8 @@ pub struct GrantedV1 {
     pub limit: LimitV1,
     /// No such limit.
     pub unknown: bool,
+    /// No room for another key.
+    pub full: bool,
 }
 
 /// [`Limit`].
@@ -218,6 +220,7 @@ impl From<&Granted> for GrantedV1 {
                 burst: granted.limit.burst,
             },
             unknown: granted.unknown,
+            full: granted.full,
         }
     }
 }
@@ -241,6 +244,7 @@ impl From<GrantedV1> for Granted {
                 burst: granted.limit.burst,
             },
             unknown: granted.unknown,
+            full: granted.full,
         }
     }
 }
