@@ -8,7 +8,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use cluster::world::UnixMs;
 use quorumgate::auth::mint::{Grant, mint};
 use socket2::{Domain, Socket, Type};
 use support::{Cluster, PATIENCE};
@@ -56,8 +55,7 @@ fn a_flood_of_minted_keys_harms_no_tenant_and_leaves_nothing() {
     let cluster = Cluster::start(3, DOCUMENT);
     let normal = cluster.token("globex", &[]);
     let secret = std::fs::read_to_string(cluster.folder.path().join("dev.secret")).expect("it was written");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    let now = UnixMs(u64::try_from(now.as_millis()).expect("not so late"));
+    let now = quorumgate::world::real().clock.wall();
     let (over, minted) = (AtomicBool::new(false), AtomicU32::new(0));
     let (seen, flooded) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let mut most = (0, 0);
@@ -73,7 +71,7 @@ fn a_flood_of_minted_keys_harms_no_tenant_and_leaves_nothing() {
             });
         }
         // when others send for six seconds, each request with an address or a client of its own
-        for thread in 0..4 {
+        for thread in 0..12 {
             let (cluster, over, minted, flooded, secret) = (&cluster, &over, &minted, &flooded, &secret);
             scope.spawn(move || {
                 while !over.load(SeqCst) {
