@@ -133,7 +133,8 @@ impl Replica {
         answer.map_err(|_| "founding took too long: look at the log, then try again")?.map_err(|_| stopped)?
     }
 
-    /// Replaces the gateway document. Answers when every member has acknowledged it, or can no longer serve the old one.
+    /// Replaces the gateway document. Answers when every member has acknowledged it, or can no longer serve routes with a
+    /// token under the old one, but for those whose `serve_stale_for` lets it.
     ///
     /// # Errors
     /// See [`ProposeError`].
