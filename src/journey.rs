@@ -22,12 +22,11 @@ use config::ids::RouteName;
 use config::node::Limits;
 use http::{Method, Response};
 use hyper::body::Incoming;
-use smallvec::SmallVec;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::auth::Tokens;
-use crate::quota::{Keeper, Standing};
+use crate::quota::{Keeper, Standings};
 use crate::refusal::{Fault, Refusal};
 use crate::response::{self, AnswerBody};
 use crate::telemetry::{Answer, Recorder};
@@ -95,13 +94,17 @@ pub async fn journey(gateway: &Gateway, received: Received, trail: &mut Trail) -
 /// What answers, figures and logs tell of a request besides its outcome.
 #[derive(Debug, Default)]
 pub struct Trail {
-    route: Option<RouteName>,
-    standings: SmallVec<[Standing; 4]>,
+    rule: Option<Arc<RouteRule>>,
+    standings: Standings,
 }
 
 impl Trail {
     fn routed(&mut self, routed: &Routed) {
-        self.route = Some(routed.rule().route.name.clone());
+        self.rule = Some(routed.rule().clone());
+    }
+
+    fn route(&self) -> Option<&RouteName> {
+        self.rule.as_ref().map(|rule| &rule.route.name)
     }
 
     fn spent(&mut self, spent: &Spent) {
@@ -157,14 +160,8 @@ fn finish(
     let status = response.status().as_u16();
     let total = arrival.at.elapsed();
     let slug = refusal.as_ref().map(Refusal::slug);
-    gateway.recorder.answered(&Answer {
-        route: trail.route.as_ref(),
-        status,
-        refusal: slug,
-        total,
-        upstream,
-    });
-    log(arrival, method, trail.route.as_ref(), status, total, refusal.as_ref());
+    gateway.recorder.answered(&Answer { route: trail.route(), status, refusal: slug, total, upstream });
+    log(arrival, method, trail.route(), status, total, refusal.as_ref());
     response
 }
 

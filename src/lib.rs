@@ -6,6 +6,8 @@
 pub mod auth;
 /// Accepted connection in, requests out; one actor a connection.
 pub mod connection;
+/// Field values that are made for each request.
+mod fields;
 /// Received in, answered out: the whole gateway as one function.
 pub mod journey;
 /// Socket in, accepted connections out.

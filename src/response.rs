@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use serde_json::json;
 
 use crate::auth::AuthRefusal;
+use crate::fields;
 use crate::journey::received::{RequestId, X_REQUEST_ID};
 use crate::quota::{QuotaRule, Standing};
 use crate::refusal::Refusal;
@@ -215,28 +216,39 @@ fn explain(headers: &mut HeaderMap, refusal: &Refusal) {
 
 /// What every answer carries.
 fn mark(headers: &mut HeaderMap, id: RequestId, standings: &[Standing]) {
-    let id = HeaderValue::try_from(id.to_string()).expect("hexadecimal digits are a field value");
-    headers.insert(X_REQUEST_ID, id);
+    headers.insert(X_REQUEST_ID, id.field());
     if standings.is_empty() {
         return;
     }
-    let mut limit = String::with_capacity(64);
-    let mut policy = String::with_capacity(64);
-    for standing in standings {
-        let comma = if limit.is_empty() { "" } else { ", " };
-        let name = &standing.quota.name;
-        let (left, q, w) = (standing.left, standing.limit.burst, window_s(standing));
-        write!(limit, "{comma}\"{name}\";r={left}").expect("writing to a String cannot fail");
-        if left == 0 {
-            write!(limit, ";t={}", standing.reset_s.max(1)).expect("writing to a String cannot fail");
-        }
-        write!(policy, "{comma}\"{name}\";q={q};w={w}").expect("writing to a String cannot fail");
-    }
     // A quota's name is plain ASCII without quotes, so both are structured field lists.
-    if let (Ok(limit), Ok(policy)) = (HeaderValue::try_from(limit), HeaderValue::try_from(policy)) {
+    let limit = listed(standings, |text, standing| {
+        write!(text, "\"{}\";r={}", standing.quota.name.as_str(), standing.left)?;
+        if standing.left > 0 { Ok(()) } else { write!(text, ";t={}", standing.reset_s.max(1)) }
+    });
+    let policy = listed(standings, |text, standing| {
+        let (name, q, w) = (standing.quota.name.as_str(), standing.limit.burst, window_s(standing));
+        write!(text, "\"{name}\";q={q};w={w}")
+    });
+    if let (Some(limit), Some(policy)) = (limit, policy) {
         headers.insert(RATE_LIMIT, limit);
         headers.insert(RATE_LIMIT_POLICY, policy);
     }
+}
+
+/// One item a standing, comma separated.
+fn listed(
+    standings: &[Standing],
+    item: impl Fn(&mut BytesMut, &Standing) -> std::fmt::Result,
+) -> Option<HeaderValue> {
+    fields::value(|text| {
+        for (place, standing) in standings.iter().enumerate() {
+            if place > 0 {
+                text.write_str(", ")?;
+            }
+            item(text, standing)?;
+        }
+        Ok(())
+    })
 }
 
 /// Seconds in which an empty bucket is full again, rounded up.

@@ -138,7 +138,8 @@ fn bearer(headers: &HeaderMap) -> Result<&str, AuthRefusal> {
         return Err(AuthRefusal::Missing);
     }
     let token = rest.trim_matches(' ');
-    if token.is_empty() || token.contains([' ', '\t', ',']) {
+    // Bytes, not characters: it is ASCII, and this is read for each request.
+    if token.is_empty() || token.bytes().any(|b| matches!(b, b' ' | b'\t' | b',')) {
         return Err(AuthRefusal::Malformed { reason: "not one token after Bearer" });
     }
     if token.len() > token::TOKEN_LEN_BYTES_MAX {

@@ -53,7 +53,7 @@ pub struct ChargeRule {
 pub type KeyOf = Box<dyn Fn(&RouteRule, &Received, Option<&Identity>) -> Key + Send + Sync>;
 
 /// What one request was charged to.
-pub type Charges = SmallVec<[Charge; 4]>;
+pub type Charges = SmallVec<[Charge; 2]>;
 
 /// Charges that were spent, all at one instant.
 #[derive(Debug)]

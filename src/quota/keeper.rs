@@ -143,7 +143,8 @@ impl Keeper {
         match self.at_hand(charges) {
             AtHand::Admitted(admission) => Ok(admission),
             AtHand::Refused(refused) => Err(refused),
-            AtHand::Missing => self.wait(charges).await,
+            // Boxed: it is rare, and every request would carry its size.
+            AtHand::Missing => Box::pin(self.wait(charges)).await,
         }
     }
 

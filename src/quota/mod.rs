@@ -17,4 +17,4 @@ pub mod rule;
 mod sync;
 
 pub use keeper::{Keeper, Ledger};
-pub use rule::{Admission, Charge, QuotaRule, QuotaStats, Refused, Standing, Stats, Violation};
+pub use rule::{Admission, Charge, QuotaRule, QuotaStats, Refused, Standing, Standings, Stats, Violation};

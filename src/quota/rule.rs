@@ -36,13 +36,16 @@ pub struct Charge {
     pub cost: u32,
 }
 
+/// Where the keys of one request stand.
+pub type Standings = SmallVec<[Standing; 2]>;
+
 /// A request was admitted: the tokens are spent, on every key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
     /// The instant of the admission, for all keys at once.
     pub at: BootNs,
     /// One a charge, in their order.
-    pub standings: SmallVec<[Standing; 4]>,
+    pub standings: Standings,
 }
 
 /// Where a key stands, for the `RateLimit` fields. An estimate: only the decision is exact.

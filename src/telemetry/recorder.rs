@@ -36,10 +36,12 @@ pub struct Recorder {
     tally: Mutex<Tally>,
 }
 
-/// What is counted of answers: the key of a counter.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct AnswerKey {
-    pub(super) route: Option<RouteName>,
+/// Answers of one route, or of none.
+pub(super) type Answers = BTreeMap<Outcome, u64>;
+
+/// What is counted of a route's answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Outcome {
     /// 1 to 5.
     pub(super) class: u16,
     pub(super) refusal: Option<&'static str>,
@@ -54,7 +56,9 @@ pub(super) struct Tally {
     pub(super) connections_closed: u64,
     pub(super) connections_refused: u64,
     /// Bounded by the document's routes; those of old revisions stay.
-    pub(super) answers: BTreeMap<AnswerKey, u64>,
+    pub(super) routes: BTreeMap<RouteName, Answers>,
+    /// Requests that met no route.
+    pub(super) elsewhere: Answers,
     pub(super) upstream: Latency,
     pub(super) added: Latency,
 }
@@ -132,8 +136,7 @@ impl Recorder {
     pub fn answered(&self, answer: &Answer<'_>) {
         let class = answer.status / 100;
         let mut tally = self.tally.lock();
-        let key = AnswerKey { route: answer.route.cloned(), class, refusal: answer.refusal };
-        *tally.answers.entry(key).or_default() += 1;
+        *tally.answers(answer.route).entry(Outcome { class, refusal: answer.refusal }).or_default() += 1;
         if let Some(upstream) = answer.upstream {
             tally.upstream.record(upstream);
         }
@@ -148,8 +151,11 @@ impl Recorder {
         sum.connections_opened += self.connections_opened.load(Ordering::Relaxed);
         sum.connections_refused += self.connections_refused.load(Ordering::Relaxed);
         let tally = self.tally.lock();
-        for (key, count) in &tally.answers {
-            *sum.answers.entry(key.clone()).or_default() += count;
+        for (route, answers) in tally.by_route() {
+            let sums = sum.answers(route);
+            for (outcome, count) in answers {
+                *sums.entry(*outcome).or_default() += count;
+            }
         }
         sum.upstream.add(&tally.upstream);
         sum.added.add(&tally.added);
@@ -157,12 +163,28 @@ impl Recorder {
 }
 
 impl Tally {
+    /// Answers of `route`; its name is copied once.
+    fn answers(&mut self, route: Option<&RouteName>) -> &mut Answers {
+        let Some(route) = route else { return &mut self.elsewhere };
+        if !self.routes.contains_key(route) {
+            self.routes.insert(route.clone(), Answers::new());
+        }
+        self.routes.get_mut(route).expect("it was just put there")
+    }
+
+    /// Every route's answers; first those of none.
+    pub(super) fn by_route(&self) -> impl Iterator<Item = (Option<&RouteName>, &Answers)> {
+        let routes = self.routes.iter().map(|(route, answers)| (Some(route), answers));
+        std::iter::once((None, &self.elsewhere)).chain(routes)
+    }
+
     pub(super) fn summary(&self) -> Summary {
-        let count = |wanted: &dyn Fn(&AnswerKey) -> bool| {
-            self.answers.iter().filter(|(key, _)| wanted(key)).map(|(_, count)| count).sum::<u64>()
+        let count = |wanted: &dyn Fn(&Outcome) -> bool| {
+            let all = self.by_route().flat_map(|(_, answers)| answers);
+            all.filter(|(outcome, _)| wanted(outcome)).map(|(_, count)| count).sum::<u64>()
         };
-        let class = |class: u16| count(&|key| key.class == class);
-        let refusal = |slug: &str| count(&|key| key.refusal == Some(slug));
+        let class = |class: u16| count(&|outcome| outcome.class == class);
+        let refusal = |slug: &str| count(&|outcome| outcome.refusal == Some(slug));
         Summary {
             received: self.received,
             answered_2xx: class(2),
@@ -172,7 +194,9 @@ impl Tally {
             admitted: self.admitted,
             refused_over_quota: refusal("over-quota"),
             undecided: refusal("quota-undecided"),
-            upstream_failed: count(&|key| key.refusal.is_some_and(|slug| slug.starts_with("upstream-"))),
+            upstream_failed: count(&|outcome| {
+                outcome.refusal.is_some_and(|slug| slug.starts_with("upstream-"))
+            }),
             connections: self.connections_opened.saturating_sub(self.connections_closed),
         }
     }

@@ -30,11 +30,14 @@ pub(super) fn prometheus(tally: &Tally) -> String {
         "counter",
         "Answers by route, status class, and reason where the gateway refused.",
     );
-    for (key, count) in &tally.answers {
-        let class = format!("{}xx", key.class);
-        let route = key.route.as_ref().map_or("", |route| route.as_str());
-        let labels = [("route", route), ("class", class.as_str()), ("refusal", key.refusal.unwrap_or(""))];
-        sample(&mut text, name, &labels, *count);
+    for (route, answers) in tally.by_route() {
+        let route = route.map_or("", |route| route.as_str());
+        for (outcome, count) in answers {
+            let class = format!("{}xx", outcome.class);
+            let refusal = outcome.refusal.unwrap_or("");
+            let labels = [("route", route), ("class", class.as_str()), ("refusal", refusal)];
+            sample(&mut text, name, &labels, *count);
+        }
     }
     family(&mut text, "quorumgate_connections", "gauge", "Open client connections.");
     sample(&mut text, "quorumgate_connections", &[], open);

@@ -8,7 +8,9 @@ use http::uri::{PathAndQuery, Uri};
 use http::{Method, Version};
 
 use config::upstream::Endpoint;
+use smallvec::SmallVec;
 
+use crate::fields;
 use crate::journey::evidence::Spent;
 use crate::journey::received::{Arrival, X_REQUEST_ID};
 
@@ -36,18 +38,26 @@ const OUR_PREFIX: &str = "quorumgate-";
 /// Removes what concerns the connection that a message came over.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
+        let named: SmallVec<[HeaderName; 4]> = headers
             .get_all(header::CONNECTION)
             .iter()
             .filter_map(|field| field.to_str().ok())
             .flat_map(|field| field.split(','))
             .filter_map(|name| name.trim().parse().ok())
+            .filter(|name| headers.contains_key(name))
             .collect();
         for name in named {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
+    remove(headers, |name| HOP_BY_HOP.contains(name));
+}
+
+/// Removes the fields that `goes` names. One look at each field that is there costs less than one search for each that
+/// might be.
+fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    let gone: SmallVec<[HeaderName; 4]> = headers.keys().filter(|name| goes(name)).cloned().collect();
+    for name in gone {
         headers.remove(name);
     }
 }
@@ -65,21 +75,17 @@ pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&st
     };
     let headers = &mut parts.headers;
     strip_hop_by_hop(headers);
-    headers.remove(header::EXPECT);
-    headers.remove(header::PROXY_AUTHORIZATION);
-    if headers.keys().any(|name| name.as_str().starts_with(OUR_PREFIX)) {
-        let ours: Vec<HeaderName> =
-            headers.keys().filter(|name| name.as_str().starts_with(OUR_PREFIX)).cloned().collect();
-        for name in ours {
-            headers.remove(name);
-        }
-    }
-    let address = arrival.peer.ip().to_string();
+    remove(headers, |name| {
+        *name == header::EXPECT
+            || *name == header::PROXY_AUTHORIZATION
+            || name.as_str().starts_with(OUR_PREFIX)
+    });
+    let address = arrival.peer.ip();
     let chain = match headers.get(X_FORWARDED_FOR).and_then(|chain| chain.to_str().ok()) {
-        Some(chain) => format!("{chain}, {address}"),
-        None => address,
+        Some(chain) => fields::display(format_args!("{chain}, {address}")),
+        None => fields::display(address),
     };
-    if let Ok(chain) = HeaderValue::try_from(chain) {
+    if let Some(chain) = chain {
         headers.insert(X_FORWARDED_FOR, chain);
     }
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
@@ -87,8 +93,7 @@ pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&st
         Some(host) => headers.insert(X_FORWARDED_HOST, host),
         None => headers.remove(X_FORWARDED_HOST),
     };
-    let id = arrival.id.to_string();
-    headers.insert(X_REQUEST_ID, HeaderValue::try_from(id).expect("hexadecimal digits are a field value"));
+    headers.insert(X_REQUEST_ID, arrival.id.field());
     add_via(headers);
     parts.uri = target(&parts.uri, prefix_to_strip);
     parts.version = Version::HTTP_11;
@@ -156,7 +161,6 @@ mod tests {
 
     use cluster::state::ids::{Key, LimitId};
     use cluster::world::BootNs;
-    use smallvec::SmallVec;
     use tokio::time::Instant;
 
     use super::*;

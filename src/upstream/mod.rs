@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use body::{BodyFault, ClientBody, RequestEnd, UpstreamBody};
 use pool::{Lease, Pool};
 
-use crate::journey::evidence::Admitted;
+use crate::journey::evidence::{Admitted, RouteRule};
 use crate::refusal::Refusal;
 
 /// An upstream's answer.
@@ -37,7 +37,7 @@ pub struct Reply {
 /// Why an exchange yielded no head, and the request if it was never written.
 struct Lost {
     refusal: Refusal,
-    unsent: Option<Request<ClientBody>>,
+    unsent: Option<Box<Request<ClientBody>>>,
     /// The connection ended before a byte of the response: what happens to an idle connection that the other side closed.
     ended_early: bool,
 }
@@ -51,36 +51,99 @@ struct Lost {
 /// One of [`Refusal`]'s variants about upstreams, bodies, or overload.
 pub async fn forward(pool: &Pool, stamp: bool, admitted: Admitted) -> Result<Reply, Refusal> {
     let begin = Instant::now();
-    let rule = admitted.rule().clone();
+    let Outgoing { rule, request, mut end, deadline } = Outgoing::new(stamp, admitted);
     let upstream = &rule.upstream;
-    let (mut parts, mut body, arrival, spent) = admitted.into_parts();
-    head::prepare(&mut parts, &arrival, rule.route.strip_prefix.then_some(rule.route.matches.path.as_str()));
-    if stamp {
-        head::stamp(&mut parts.headers, [&spent[0], &spent[1]]);
-    }
-    let deadline = rule.route.timeout.map(|timeout| (arrival.at + timeout, timeout));
-    let repeatable = body.is_empty() && head::is_idempotent(&parts.method);
-    let mut end = body.watch_end();
-
-    let lease = within(deadline, upstream, pool.checkout(upstream, false)).await?;
-    let spare: Option<Parts> = (repeatable && lease.reused).then(|| parts.clone());
-    let reused = lease.reused;
-    let exchanged = exchange(upstream, lease, Request::from_parts(parts, body), &mut end, deadline).await;
-    let (response, lease) = match exchanged {
+    // What is rare is boxed: every request would carry its size.
+    let lease = match pool.idle(upstream) {
+        Some(lease) => lease,
+        None => Box::pin(within(deadline, upstream, pool.checkout(upstream, false))).await?,
+    };
+    let spare = Spare::of(&request, lease.reused);
+    let (response, lease) = match exchange(upstream, lease, *request, &mut end, deadline).await {
         Ok(got) => got,
         Err(lost) => {
-            let again = match (lost.unsent, spare) {
-                (Some(unsent), _) if reused => Some(unsent),
-                (None, Some(spare)) if lost.ended_early => {
-                    Some(Request::from_parts(spare, ClientBody::empty()))
-                }
-                _ => None,
+            let request = lost.again(spare)?;
+            let again = async {
+                let lease = within(deadline, upstream, pool.checkout(upstream, true)).await?;
+                exchange(upstream, lease, *request, &mut end, deadline).await.map_err(|lost| lost.refusal)
             };
-            let Some(request) = again else { return Err(lost.refusal) };
-            let lease = within(deadline, upstream, pool.checkout(upstream, true)).await?;
-            exchange(upstream, lease, request, &mut end, deadline).await.map_err(|lost| lost.refusal)?
+            Box::pin(again).await?
         }
     };
+    reply(upstream, response, lease, end, begin)
+}
+
+/// An admitted request as it goes to its upstream.
+struct Outgoing {
+    rule: Arc<RouteRule>,
+    request: Box<Request<ClientBody>>,
+    end: RequestEnd,
+    /// The route's, and how long it was from the request's arrival.
+    deadline: Option<(Instant, Duration)>,
+}
+
+/// What to do if an idle connection turns out to be closed.
+enum Spare {
+    /// It was a new one: nothing.
+    None,
+    /// Send what was never written.
+    Unsent,
+    /// That, or the same head once more.
+    Head(Box<Parts>),
+}
+
+impl Outgoing {
+    fn new(stamp: bool, admitted: Admitted) -> Self {
+        let rule = admitted.rule().clone();
+        let (mut parts, mut body, arrival, spent) = admitted.into_parts();
+        let prefix = rule.route.strip_prefix.then_some(rule.route.matches.path.as_str());
+        head::prepare(&mut parts, &arrival, prefix);
+        if stamp {
+            head::stamp(&mut parts.headers, [&spent[0], &spent[1]]);
+        }
+        let deadline = rule.route.timeout.map(|timeout| (arrival.at + timeout, timeout));
+        let end = body.watch_end();
+        Self { rule, request: Box::new(Request::from_parts(parts, body)), end, deadline }
+    }
+}
+
+impl Spare {
+    fn of(request: &Request<ClientBody>, reused: bool) -> Self {
+        if !reused {
+            return Self::None;
+        }
+        if !request.body().is_empty() || !head::is_idempotent(request.method()) {
+            return Self::Unsent;
+        }
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.method.clone_from(request.method());
+        parts.uri.clone_from(request.uri());
+        parts.headers.clone_from(request.headers());
+        Self::Head(Box::new(parts))
+    }
+}
+
+impl Lost {
+    /// The request to send again over a new connection.
+    fn again(self, spare: Spare) -> Result<Box<Request<ClientBody>>, Refusal> {
+        match (self.unsent, spare) {
+            (Some(unsent), Spare::Unsent | Spare::Head(_)) => Ok(unsent),
+            (None, Spare::Head(parts)) if self.ended_early => {
+                Ok(Box::new(Request::from_parts(*parts, ClientBody::empty())))
+            }
+            _ => Err(self.refusal),
+        }
+    }
+}
+
+/// The response's head as it passes, its body still to come.
+fn reply(
+    upstream: &Upstream,
+    response: Response<Incoming>,
+    lease: Lease,
+    end: RequestEnd,
+    begin: Instant,
+) -> Result<Reply, Refusal> {
     let (mut parts, incoming) = response.into_parts();
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         let why = "switched protocols without being asked".to_owned();
@@ -145,7 +208,7 @@ async fn exchange(
                     BodyFault::Broken => Refusal::ClientGone,
                 }));
             }
-            let unsent = failed.take_message();
+            let unsent = failed.take_message().map(Box::new);
             let error = failed.into_error();
             let ended_early =
                 error.is_canceled() || error.is_closed() || error.is_incomplete_message() || is_reset(&error);

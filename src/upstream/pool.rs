@@ -182,6 +182,16 @@ impl Pool {
         pool
     }
 
+    /// An idle connection to the endpoint whose turn it is, if there is one. Never waits.
+    pub fn idle(&self, upstream: &Arc<Upstream>) -> Option<Lease> {
+        let group = self.group(upstream);
+        let permit = group.free.clone().try_acquire_owned().ok()?;
+        let endpoint = group.turn.load(Ordering::Relaxed) % group.upstream.endpoints.len();
+        let link = group.take_idle(endpoint)?;
+        group.turn.fetch_add(1, Ordering::Relaxed);
+        Some(Lease { link, group, endpoint, reused: true, _permit: permit })
+    }
+
     /// A connection to `upstream`: an idle one, else a new one. Endpoints take turns; one that cannot be reached is passed
     /// over, for nothing was sent yet.
     ///
