@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use cluster::fatal::panic_text;
+use cluster::hooks::panic_point;
 use cluster::world::Stream;
 use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
@@ -143,6 +144,7 @@ async fn serve(stream: Box<dyn Stream>, peer: SocketAddr, gateway: Arc<Gateway>,
             pace.request();
             let (gateway, pace) = (gateway.clone(), pace.clone());
             async move {
+                panic_point("connection");
                 let answered = answer(&gateway, peer, request).await;
                 Ok::<_, Infallible>(answered.map(|body| Watch::new(body, pace)))
             }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::fatal::panic_text;
+use cluster::hooks::panic_point;
 use cluster::world::Listener as Socket;
 use futures_util::FutureExt;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
@@ -19,6 +20,7 @@ use tracing::{error, warn};
 
 use crate::connection::{self, Accepted, ConnectionActor};
 use crate::journey::Gateway;
+use crate::node::restarts::{Restart, Restarts};
 
 /// A listening socket that outlives its listener.
 #[derive(Clone)]
@@ -120,10 +122,26 @@ pub struct Arguments {
     open: watch::Sender<u32>,
 }
 
+/// What the accept loop needs, each time it begins.
+#[derive(Clone)]
+struct Hall {
+    door: Door,
+    gateway: Arc<Gateway>,
+    budget: Budget,
+    open: Arc<watch::Sender<u32>>,
+}
+
+/// The accept loop panicked too often; another listener would fare no better.
+#[derive(Debug, thiserror::Error)]
+#[error("the accept loop panicked too often, last: {0}")]
+pub struct GaveUp(String);
+
 /// What the actor keeps.
 pub struct State {
     accepting: AbortHandle,
-    open: Arc<watch::Sender<u32>>,
+    hall: Hall,
+    draining: bool,
+    restarts: Restarts,
 }
 
 /// However the actor ends, it lets go of the socket.
@@ -144,21 +162,15 @@ impl Actor for ListenerActor {
 
     async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
         let Arguments { door, gateway, budget, open } = arguments;
-        let open = Arc::new(open);
-        let accepting =
-            AssertUnwindSafe(accept(door, gateway, budget, open.clone(), me.get_cell())).catch_unwind();
-        let task = tokio::spawn(async move {
-            let Err(panic) = accepting.await;
-            let text = panic_text(panic.as_ref());
-            // The actor may have been stopped: then nobody asks.
-            let _ = me.send_message(Msg::Panicked(text));
-        });
-        Ok(State { accepting: task.abort_handle(), open })
+        let hall = Hall { door, gateway, budget, open: Arc::new(open) };
+        let accepting = begin(&hall, me);
+        Ok(State { accepting, hall, draining: false, restarts: Restarts::default() })
     }
 
     async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
         match msg {
             Msg::Drain => {
+                state.draining = true;
                 state.accepting.abort();
                 for connection in me.get_cell().get_children() {
                     // One that has just ended needs no word.
@@ -166,7 +178,16 @@ impl Actor for ListenerActor {
                 }
                 Ok(())
             }
-            Msg::Panicked(text) => Err(format!("accept loop panicked: {text}").into()),
+            Msg::Panicked(_) if state.draining => Ok(()),
+            // The connections know nothing of it, and go on.
+            Msg::Panicked(text) => match state.restarts.ask(state.hall.gateway.world.clock.boot()) {
+                Restart::Allowed => {
+                    error!(panic = text, "accept loop panicked, started again");
+                    state.accepting = begin(&state.hall, me);
+                    Ok(())
+                }
+                Restart::Exhausted => Err(GaveUp(text).into()),
+            },
         }
     }
 
@@ -179,10 +200,10 @@ impl Actor for ListenerActor {
         match event {
             SupervisionEvent::ActorFailed(_, reason) => {
                 error!(%reason, "connection actor failed");
-                state.open.send_modify(|open| *open = open.saturating_sub(1));
+                state.hall.open.send_modify(|open| *open = open.saturating_sub(1));
             }
             SupervisionEvent::ActorTerminated(..) => {
-                state.open.send_modify(|open| *open = open.saturating_sub(1))
+                state.hall.open.send_modify(|open| *open = open.saturating_sub(1))
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
@@ -199,14 +220,20 @@ impl Actor for ListenerActor {
 const BACK_OFF_MIN: Duration = Duration::from_millis(10);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
+/// Begins to accept, in a task of its own whose panic is a message.
+fn begin(hall: &Hall, me: ActorRef<Msg>) -> AbortHandle {
+    let accepting = AssertUnwindSafe(accept(hall.clone(), me.get_cell())).catch_unwind();
+    let task = tokio::spawn(async move {
+        let Err(panic) = accepting.await;
+        // The actor may have been stopped: then nobody asks.
+        let _ = me.send_message(Msg::Panicked(panic_text(&*panic)));
+    });
+    task.abort_handle()
+}
+
 /// Takes connections for ever.
-async fn accept(
-    door: Door,
-    gateway: Arc<Gateway>,
-    budget: Budget,
-    open: Arc<watch::Sender<u32>>,
-    me: ActorCell,
-) -> std::convert::Infallible {
+async fn accept(hall: Hall, me: ActorCell) -> std::convert::Infallible {
+    let Hall { door, gateway, budget, open } = hall;
     // The loop before ours may have been aborted an instant ago; it lets go at its next wait.
     let mut socket = door.socket.lock().await;
     let mut back_off = BACK_OFF_MIN;
@@ -222,6 +249,7 @@ async fn accept(
             }
         };
         back_off = BACK_OFF_MIN;
+        panic_point("listener");
         let Ok(permit) = budget.places.clone().try_acquire_owned() else {
             gateway.recorder.connection_refused();
             continue;

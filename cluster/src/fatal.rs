@@ -73,6 +73,21 @@ impl Bell {
     }
 }
 
+impl Bell {
+    /// Work whose caller would not notice a panic, and wait for ever: it becomes an error, and ends the node.
+    pub async fn caught<T>(
+        &self,
+        what: &'static str,
+        work: impl Future<Output = io::Result<T>> + Send,
+    ) -> io::Result<T> {
+        AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+            let text = format!("{what} panicked: {}", panic_text(&*panic));
+            self.ring(Fatal::Internal(text.clone()));
+            Err(io::Error::other(text))
+        })
+    }
+}
+
 fn advice(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {

@@ -12,6 +12,7 @@
 //! ```
 
 pub mod fatal;
+pub mod hooks;
 pub mod world;
 
 pub mod clock;

@@ -14,6 +14,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use cluster::hooks::panic_point;
 use cluster::replica::Replica;
 use cluster::world::{Listener, Stream, World};
 use config::ids::NodeName;
@@ -53,6 +54,7 @@ pub async fn serve(door: Door, listener: Box<dyn Listener>) {
         .route("/v1/status", get(status::status))
         .route("/v1/document", get(document::show).post(document::apply))
         .route("/v1/cluster/init", post(init))
+        .merge(test_hooks())
         .fallback(|| async {
             problem(StatusCode::NOT_FOUND, "there is nothing here; see the README's list of paths")
         })
@@ -60,6 +62,19 @@ pub async fn serve(door: Door, listener: Box<dyn Listener>) {
         .with_state(Arc::new(door));
     // `axum::serve` retries failed accepts by itself and never returns an error.
     let _ = axum::serve(Acceptor(listener), router).await;
+}
+
+/// Nothing, but in a test build a way to make a part of this node panic.
+fn test_hooks() -> Router<Arc<Door>> {
+    #[cfg(feature = "test-hooks")]
+    return Router::new().route(
+        "/v1/test/panic/{part}/{times}",
+        post(|axum::extract::Path((part, times)): axum::extract::Path<(String, u32)>| async move {
+            cluster::hooks::arm(part, times);
+        }),
+    );
+    #[cfg(not(feature = "test-hooks"))]
+    Router::new()
 }
 
 /// Lets axum accept from the world's listener.
@@ -72,7 +87,10 @@ impl axum::serve::Listener for Acceptor {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             match self.0.accept().await {
-                Ok(accepted) => return accepted,
+                Ok(accepted) => {
+                    panic_point("operators");
+                    return accepted;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the operators' door cannot accept");
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;

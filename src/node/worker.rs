@@ -14,7 +14,7 @@ use crate::auth::Tokens;
 use crate::journey::Gateway;
 use crate::journey::freshness::Freshness;
 use crate::journey::received::RequestIds;
-use crate::listener::{Budget, Door, Listener};
+use crate::listener::{Budget, Door, GaveUp, Listener};
 use crate::quota::Keeper;
 use crate::router::Routes;
 use crate::telemetry::Telemetry;
@@ -161,6 +161,7 @@ impl Actor for WorkerActor {
             return Ok(());
         }
         let again = match worker.restarts.ask(worker.world.clock.boot()) {
+            _ if reason.is::<GaveUp>() => Err(reason),
             Restart::Allowed => {
                 warn!(%reason, "listener failed, started again; its connections are gone");
                 worker.listen(&me).await.map_err(ActorProcessingErr::from)

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use cluster::hooks::panic_point;
 use cluster::lease::{Ask, AskError, AskReply, Push};
 use cluster::replica::Replica;
 use cluster::state::ids::{Key, SessionId};
@@ -355,6 +356,7 @@ impl Actor for KeeperActor {
     }
 
     async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+        panic_point("quotas");
         let now = state.shared.world.clock.boot();
         match msg {
             Msg::Admit(charges, reply) => {
@@ -401,7 +403,14 @@ impl State {
     fn carry_out(&mut self, me: &ActorRef<Msg>) {
         let silent_since = self.lessee.silent_since().map_or(0, |since| since.0);
         self.shared.silent_since_ns.store(silent_since, Relaxed);
-        while self.tasks.try_join_next().is_some() {}
+        while let Some(ended) = self.tasks.try_join_next() {
+            // Without its feeds a keeper is deaf: it ends, and another one begins.
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
         while let Some(output) = self.lessee.poll_output() {
             let (me, clock) = (me.clone(), Arc::clone(&self.shared.world.clock));
             match output {

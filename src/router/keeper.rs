@@ -4,17 +4,21 @@
 //! from the cluster's) is refused: the last good one stays, the reason is in the log and in the node's readiness, and the
 //! revision is tried again every few seconds, so that putting the secret in place is all there is to do.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use cluster::fatal::panic_text;
+use cluster::hooks::panic_point;
 use cluster::view::View;
 use cluster::world::World;
+use futures_util::FutureExt;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr};
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::compile::{Published, Source, compile};
 use crate::auth::secrets;
@@ -128,11 +132,20 @@ impl Actor for RoutesActor {
     type Arguments = Arc<Shared>;
 
     async fn pre_start(&self, me: ActorRef<Msg>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
-        let watcher = tokio::spawn(watch_views(me, Arc::clone(&shared))).abort_handle();
+        let watching = AssertUnwindSafe(watch_views(me.clone(), Arc::clone(&shared))).catch_unwind();
+        let watcher = tokio::spawn(async move {
+            if let Err(panic) = watching.await {
+                error!(panic = panic_text(&*panic), "the watch on views panicked");
+                // Without it this actor is deaf: it ends, and another one begins.
+                me.kill();
+            }
+        });
+        let watcher = watcher.abort_handle();
         Ok(State { shared, watcher })
     }
 
     async fn handle(&self, _: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
+        panic_point("routes");
         let Msg::Look(view, reply) = msg;
         // A watcher that was aborted no longer waits.
         let _ = reply.send(state.shared.look(&view).await);
@@ -144,6 +157,7 @@ impl Actor for RoutesActor {
 async fn watch_views(me: ActorRef<Msg>, shared: Arc<Shared>) {
     let mut views = shared.views.clone();
     loop {
+        panic_point("routes-watch");
         let view = views.borrow_and_update().clone();
         let (answer, answered) = oneshot::channel();
         if me.send_message(Msg::Look(view, RpcReplyPort::from(answer))).is_err() {

@@ -171,6 +171,7 @@ pub struct Node {
     pub name: String,
     pub http: SocketAddr,
     pub admin: SocketAddr,
+    pub peers: SocketAddr,
     file: PathBuf,
     child: Option<Child>,
 }
@@ -220,7 +221,7 @@ impl Cluster {
             );
             let file = folder.path().join(format!("{name}.yaml"));
             std::fs::write(&file, text).expect("written");
-            nodes.push(Node { name: name.clone(), http, admin, file, child: None });
+            nodes.push(Node { name: name.clone(), http, admin, peers: cluster, file, child: None });
         }
         let mut cluster = Self { nodes, upstream, folder };
         for index in 0..count {

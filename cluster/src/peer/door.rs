@@ -21,6 +21,8 @@ use super::frame::{BODY_BYTES_MAX, Frame};
 use super::handshake::{HelloV1, Mismatch};
 use super::wire::{Wire, WireError};
 use super::{Caller, Lane, Me, PAYLOAD_BYTES_MAX, Serve, UNANSWERED_BYTES_MAX};
+use crate::fatal::Bell;
+use crate::hooks::panic_point;
 use crate::tls::{Tls, TlsError};
 use crate::world::{BoxFuture, Listener, Share, Stream, World};
 
@@ -43,7 +45,7 @@ pub struct Door {
 }
 
 impl Door {
-    /// Listens on `listen` and serves what comes, on the runtime that this is called in.
+    /// Listens on `listen` and serves what comes, on the runtime that this is called in. `bell` rings if it can not go on.
     ///
     /// # Errors
     /// As [`crate::world::Net::bind`].
@@ -53,11 +55,12 @@ impl Door {
         tls: Tls,
         me: Me,
         serve: Arc<dyn Serve>,
+        bell: &Bell,
     ) -> io::Result<Self> {
         let listener = world.net.bind(listen, Share::Alone)?;
         let address = listener.local_addr();
         let host = Host { tls, me, serve, greeting: Arc::new(Semaphore::new(GREETING_MAX)) };
-        let task = tokio::spawn(host.accept(listener)).abort_handle();
+        let task = tokio::spawn(bell.guard("the door for peers", host.accept(listener))).abort_handle();
         Ok(Self { address, task })
     }
 
@@ -98,9 +101,14 @@ impl Host {
     async fn accept(self, mut listener: Box<dyn Listener>) {
         let mut connections = JoinSet::new();
         loop {
-            while connections.try_join_next().is_some() {}
+            while let Some(ended) = connections.try_join_next() {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a peer's connection panicked and is closed");
+                }
+            }
             match listener.accept().await {
                 Ok((stream, peer)) => {
+                    panic_point("door");
                     if connections.len() >= CONNECTIONS_MAX {
                         tracing::warn!(%peer, connections = connections.len(), "too many peer connections");
                         continue;
@@ -155,6 +163,7 @@ impl Host {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let reason = loop {
             let may_answer = wire.has_room() && !desk.serving.is_empty();
+            panic_point("peer");
             let step = tokio::select! {
                 biased;
                 _ = tick.tick() => wire.check(Instant::now(), IDLE_MAX),

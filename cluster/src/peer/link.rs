@@ -18,6 +18,7 @@ use super::frame::{BODY_BYTES_MAX, Frame};
 use super::handshake::HelloV1;
 use super::wire::{Wire, WireError};
 use super::{CallError, Identity, Lane, Me, PAYLOAD_BYTES_MAX, Target, UNANSWERED_BYTES_MAX};
+use crate::hooks::panic_point;
 use crate::tls::Tls;
 use crate::world::World;
 
@@ -296,6 +297,7 @@ impl Unanswered {
         if call.reply.is_closed() {
             return Ok(());
         }
+        panic_point("link");
         let id = self.id_next;
         self.id_next += 1;
         let payload = std::mem::take(&mut call.payload);

@@ -27,6 +27,7 @@ use super::backend::{Backend, Fact, Loaded, Write};
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use super::wire;
 use crate::fatal::Bell;
+use crate::hooks::panic_point;
 use crate::peer::codec::{self, Kind};
 use crate::peer::message::log::{EntryV1, LogIdV1, VoteV1};
 use crate::world::{MonoNs, World};
@@ -290,6 +291,7 @@ impl Writer {
                 writes.extend(op.writes);
                 done.push(op.done);
             }
+            panic_point("log");
             let committed = self.committed(&writes);
             writes.extend(committed);
             if writes.is_empty() && done.is_empty() {

@@ -17,6 +17,8 @@ use super::log::Log;
 use super::snapshot::{Content, Shelf};
 use super::types::{Local, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, term};
 use crate::clock::ClusterClock;
+use crate::fatal::Bell;
+use crate::hooks::panic_point;
 use crate::state::State;
 use crate::state::command::{Command, Outcome};
 use crate::world::World;
@@ -52,6 +54,7 @@ pub struct Machine {
     applied: watch::Sender<u64>,
     log: Log,
     world: World,
+    bell: Bell,
 }
 
 /// What others keep of a machine.
@@ -64,11 +67,12 @@ pub struct Shared {
 }
 
 impl Machine {
-    /// Recovers the last snapshot; openraft then applies the log's committed entries.
+    /// Recovers the last snapshot; openraft then applies the log's committed entries. `bell` rings if that panics:
+    /// openraft does not notice, and would wait for ever.
     ///
     /// # Errors
     /// The disk's, or a damaged snapshot.
-    pub async fn open(world: &World, log: Log) -> io::Result<(Self, Shared)> {
+    pub async fn open(world: &World, log: Log, bell: Bell) -> io::Result<(Self, Shared)> {
         let shelf = Shelf::new(world.clone());
         let content = shelf.load().await?.unwrap_or_default();
         let now = world.clock.mono();
@@ -82,7 +86,7 @@ impl Machine {
         }));
         let (applied, watched) = watch::channel(index);
         let shared = Shared { replicated: replicated.clone(), applied: watched };
-        Ok((Self { shared: replicated, shelf, applied, log, world: world.clone() }, shared))
+        Ok((Self { shared: replicated, shelf, applied, log, world: world.clone(), bell }, shared))
     }
 
     fn apply_one(
@@ -90,6 +94,7 @@ impl Machine {
         id: LogId,
         payload: EntryPayload<Local<Command>, u64, super::types::PeerNode>,
     ) -> Outcome {
+        panic_point("apply");
         let mut replicated = self.shared.lock();
         let (outcome, stamp) = match payload {
             EntryPayload::Blank => (Outcome::None, None),
@@ -126,26 +131,31 @@ impl RaftStateMachine<TypeConfig> for Machine {
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
-        while let Some(next) = entries.next().await {
-            let (entry, responder) = next?;
-            let outcome = self.apply_one(entry.log_id, entry.payload);
-            self.applied.send_replace(entry.log_id.index);
-            if let Some(responder) = responder {
-                responder.send(Local(outcome));
+        let apply = async {
+            while let Some(next) = entries.next().await {
+                let (entry, responder) = next?;
+                let outcome = self.apply_one(entry.log_id, entry.payload);
+                self.applied.send_replace(entry.log_id.index);
+                if let Some(responder) = responder {
+                    responder.send(Local(outcome));
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        self.bell.caught("applying an entry", apply).await
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         let replicated = self.shared.lock();
         let meta =
             SnapshotMeta { last_log_id: replicated.applied, last_membership: replicated.membership.clone() };
-        Builder { content: Content { meta, state: replicated.state.clone() }, shelf: self.shelf.clone() }
+        let content = Content { meta, state: replicated.state.clone() };
+        Builder { content, shelf: self.shelf.clone(), bell: self.bell.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
-        let content = self.shelf.install(meta, snapshot).await?;
+        let install = self.shelf.install(meta, snapshot);
+        let content = self.bell.caught("installing a snapshot", install).await?;
         let index = content.meta.last_log_id.map_or(0, |id| id.index);
         {
             let mut replicated = self.shared.lock();
@@ -170,12 +180,13 @@ impl RaftStateMachine<TypeConfig> for Machine {
 pub struct Builder {
     content: Content,
     shelf: Shelf,
+    bell: Bell,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        self.shelf.store(self.content.clone()).await
+        self.bell.caught("building a snapshot", self.shelf.store(self.content.clone())).await
     }
 }

@@ -16,6 +16,7 @@ use super::pushes::Pushes;
 use super::slot::{self, QUESTIONS_MAX, Question};
 use super::{lease, views};
 use crate::fatal::{Bell, Fatal};
+use crate::hooks::panic_point;
 use crate::lease::Push;
 use crate::peer::codec;
 use crate::peer::message::control::IdentityV1;
@@ -148,8 +149,9 @@ impl Core {
         let backend = Arc::new(opened.map_err(failed("opening the log"))?);
         let log =
             Log::open(&self.world, backend, self.bell.clone()).await.map_err(failed("reading the log"))?;
-        let (machine, shared) =
-            Machine::open(&self.world, log.clone()).await.map_err(failed("reading the snapshot"))?;
+        let (machine, shared) = Machine::open(&self.world, log.clone(), self.bell.clone())
+            .await
+            .map_err(failed("reading the snapshot"))?;
         let network = Network::new(self.peers.clone());
         let raft = Raft::new(identity.raft_id, crate::raft::config(), network, log.clone(), machine)
             .await
@@ -248,6 +250,7 @@ async fn watch_role(core: Arc<Core>, seat: Arc<Seat>, role: watch::Sender<Role>)
     let mut metrics = seat.raft.server_metrics();
     let mut all = seat.raft.metrics();
     loop {
+        panic_point("roles");
         let next = {
             let now = metrics.borrow_watched();
             let term = now.vote.leader_id.term;

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::core::{Core, Seat};
 use super::views::publish;
+use crate::hooks::panic_point;
 use crate::leader::times::FAILOVER_MAX;
 use crate::peer::message::control::{ProbeAnswerV1, ProbeV1};
 use crate::peer::message::kind;
@@ -36,6 +37,7 @@ const MARGIN: Duration = Duration::from_millis(20);
 pub(crate) async fn run(core: Arc<Core>, seat: Arc<Seat>) {
     let mut role = seat.role.clone();
     loop {
+        panic_point("view-lease");
         let sent = core.world.clock.boot();
         if let Ok(Some(index)) = timeout(PROBE_WITHIN, probe(&core, &seat)).await {
             let mut applied = seat.shared.applied.clone();

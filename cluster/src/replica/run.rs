@@ -15,6 +15,7 @@ use super::pushes::Pushes;
 use super::service::Desk;
 use super::{Applied, ProposeError, ask, change};
 use crate::fatal::{Bell, Fatal};
+use crate::hooks::panic_point;
 use crate::lease::{Ask, AskError, AskReply, Push};
 use crate::membership;
 use crate::peer::{Door, Identity, Me, Peers};
@@ -147,7 +148,7 @@ async fn begin(world: World, node: Arc<NodeFile>, ends: Ends) -> Result<Begun, F
         core.sit(kept).await?;
     }
     let listen = node.cluster.listen;
-    let door = Door::open(&world, listen, tls, me, Arc::new(Desk(Arc::downgrade(&core))))
+    let door = Door::open(&world, listen, tls, me, Arc::new(Desk(Arc::downgrade(&core))), &core.bell)
         .map_err(|e| Fatal::Setup(format!("peers can not be listened for on {listen}: {e}")))?;
     Ok((core, door, lock))
 }
@@ -168,6 +169,7 @@ fn secure(world: &World, node: &NodeFile) -> Result<Tls, String> {
 async fn serve(core: &Arc<Core>, asked: &mut mpsc::Receiver<Request>) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     while let Some(request) = asked.recv().await {
+        panic_point("replica");
         if let Request::Stop = request {
             return;
         }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::core::{Core, Seat};
+use crate::hooks::panic_point;
 use crate::leader::{Answer, Lender, NotChanged, Reply, Ticket, Wish};
 use crate::lease::{Ask, AskError, AskReply, Push};
 use crate::raft::machine::Replicated;
@@ -162,6 +163,7 @@ impl<'a> Slot<'a> {
     }
 
     fn take(&mut self, question: Question) {
+        panic_point("slot");
         let ticket = Ticket(self.next);
         self.next += 1;
         let answer = match question {

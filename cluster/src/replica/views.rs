@@ -7,6 +7,7 @@ use config::ids::NodeName;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::core::{Core, Seat};
+use crate::hooks::panic_point;
 use crate::state::ids::RaftId;
 use crate::view::{View, ViewMember};
 
@@ -26,6 +27,7 @@ pub(crate) async fn run(core: Arc<Core>, seat: Arc<Seat>) {
             changed = role.changed() => { if changed.is_err() { return } true },
             _ = tick.tick() => true,
         };
+        panic_point("views");
         publish(&core, &seat, index_too);
     }
 }

@@ -28,8 +28,8 @@ impl StoreBuilder<TypeConfig, Log, Machine, tempfile::TempDir> for Fresh {
         let world = world::world(dir.path());
         let backend = Arc::new(Redb::open(&world, Path::new("log")).expect("an empty store opens"));
         let (bell, _) = Bell::new(dir.path().to_owned());
-        let log = Log::open(&world, backend, bell).await.expect("an empty log opens");
-        let (machine, _) = Machine::open(&world, log.clone()).await.expect("there is no snapshot");
+        let log = Log::open(&world, backend, bell.clone()).await.expect("an empty log opens");
+        let (machine, _) = Machine::open(&world, log.clone(), bell).await.expect("there is no snapshot");
         Ok((dir, log, machine))
     }
 }

@@ -189,9 +189,9 @@ impl Serve for Echo {
 
 /// Node n2 (raft id 2 of cluster 1) behind its door.
 pub fn n2(tls: Tls) -> (Door, Target) {
-    let door =
-        Door::open(&world(), ([127, 0, 0, 1], 0).into(), tls, me("n2", Some(1), Some(2)), Arc::new(Echo))
-            .expect("a free port");
+    let (me, bell) = (me("n2", Some(1), Some(2)), crate::fatal::Bell::new("/nowhere".into()).0);
+    let door = Door::open(&world(), ([127, 0, 0, 1], 0).into(), tls, me, Arc::new(Echo), &bell);
+    let door = door.expect("a free port");
     let target = target("n2", door.local_addr());
     (door, target)
 }
