@@ -372,4 +372,52 @@ mod tests {
         assert!(!is_closed(&mut client).await);
         assert_eq!(telemetry.summary().connections, 1);
     }
+
+    /// Connections as a channel; none stands for a panic in the accept loop.
+    struct Trapped(mpsc::Receiver<Option<DuplexStream>>);
+
+    impl Socket for Trapped {
+        fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
+            Box::pin(async {
+                let stream = self.0.recv().await.expect("clients are kept").expect("it is a trap");
+                Ok((Box::new(stream) as Box<dyn Stream>, ([192, 0, 2, 9], 4000).into()))
+            })
+        }
+        fn local_addr(&self) -> SocketAddr {
+            ([127, 0, 0, 1], 80).into()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_outlive_a_panic_of_the_accept_loop_until_there_are_too_many() {
+        // given a connection
+        let (clients, socket) = mpsc::channel(8);
+        let telemetry = Telemetry::new();
+        let (node, _) = Actor::spawn(None, Node, ()).await.expect("the node starts");
+        let door = Door::new(Box::new(Trapped(socket)));
+        let listener =
+            Listener::start(door, quiet_gateway(&telemetry), Budget::new(8), node.get_cell()).await;
+        let listener = listener.expect("the listener starts");
+        let connect = async || {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            clients.send(Some(theirs)).await.expect("the socket is kept");
+            sleep(Duration::from_millis(1)).await;
+            ours
+        };
+        let mut first = connect().await;
+        // when the accept loop panics as often as it may
+        for _ in 0..Restarts::MAX {
+            clients.send(None).await.expect("the socket is kept");
+        }
+        // then the connection is open, and another one is accepted
+        let mut second = connect().await;
+        assert!(!is_closed(&mut first).await && !is_closed(&mut second).await);
+        assert_eq!(telemetry.summary().connections, 2);
+        // when it panics once more
+        clients.send(None).await.expect("the socket is kept");
+        sleep(Duration::from_millis(1)).await;
+        // then the listener has ended
+        assert_eq!(listener.actor.get_status(), ractor::ActorStatus::Stopped);
+        assert!(is_closed(&mut first).await);
+    }
 }

@@ -2,11 +2,11 @@
 //! nobody who they are.
 
 mod document;
+mod guests;
 mod status;
 
 pub use document::CANONICAL;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,10 +14,11 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use cluster::hooks::panic_point;
 use cluster::replica::Replica;
-use cluster::world::{Listener, Stream, World};
+use cluster::world::{Listener, World};
 use config::ids::NodeName;
+
+use guests::{GUESTS_MAX, Guests};
 
 use crate::node::probe::{Health, Probe};
 use crate::quota::Keeper;
@@ -61,7 +62,7 @@ pub async fn serve(door: Door, listener: Box<dyn Listener>) {
         .layer(DefaultBodyLimit::max(document::BODY_BYTES_MAX))
         .with_state(Arc::new(door));
     // `axum::serve` retries failed accepts by itself and never returns an error.
-    let _ = axum::serve(Acceptor(listener), router).await;
+    let _ = axum::serve(Guests::new(listener, GUESTS_MAX), router).await;
 }
 
 /// Nothing, but in a test build a way to make a part of this node panic.
@@ -75,33 +76,6 @@ fn test_hooks() -> Router<Arc<Door>> {
     );
     #[cfg(not(feature = "test-hooks"))]
     Router::new()
-}
-
-/// Lets axum accept from the world's listener.
-struct Acceptor(Box<dyn Listener>);
-
-impl axum::serve::Listener for Acceptor {
-    type Io = Box<dyn Stream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            match self.0.accept().await {
-                Ok(accepted) => {
-                    panic_point("operators");
-                    return accepted;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the operators' door cannot accept");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        Ok(self.0.local_addr())
-    }
 }
 
 async fn readyz(State(door): State<Arc<Door>>) -> Response {

@@ -18,7 +18,7 @@ use config::ids::QuotaName;
 use config::node::Limits;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr};
 use smallvec::SmallVec;
-use tokio::sync::{Mutex, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::entry::{Counts, Entry, one_token};
@@ -34,6 +34,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(3);
 /// When a key that found no room may try again.
 const AGAIN_MIN: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(60);
+/// Words of the leader that may lie in the mailbox.
+const PUSHES_MAX: usize = 64;
 
 /// Whom the keeper asks: the cluster's ledger, through this node's replica.
 pub trait Ledger: Send + Sync + 'static {
@@ -70,7 +72,7 @@ struct Shared {
     /// Since when the ledger leaves questions without an answer; 0: it does not.
     silent_since_ns: AtomicU64,
     /// Bounds what is sent to the mailbox.
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Keeper {
@@ -116,7 +118,7 @@ impl Keeper {
             entries: papaya::HashMap::new(),
             counts: papaya::HashMap::new(),
             silent_since_ns: AtomicU64::new(0),
-            permits: Semaphore::new(bounds.waiters_max.min(Semaphore::MAX_PERMITS)),
+            permits: Arc::new(Semaphore::new(bounds.waiters_max.min(Semaphore::MAX_PERMITS))),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -186,11 +188,13 @@ impl Keeper {
 
     /// The miss: waits for the actor's verdict. A lease may die between a request's turn and its commit; it queues again.
     async fn wait(&self, charges: &[Charge]) -> Result<Admission, Refused> {
-        let Ok(_permit) = self.shared.permits.try_acquire() else { return Err(Refused::Overloaded) };
         for _ in 0..TRIES {
+            // It goes with the message, and not with the request: one that went away still lies in the mailbox.
+            let permit = Arc::clone(&self.shared.permits).try_acquire_owned();
+            let Ok(permit) = permit else { return Err(Refused::Overloaded) };
             let Some(actor) = self.shared.actor.load_full() else { break };
             let (reply, verdict) = oneshot::channel();
-            if actor.cast(Msg::Admit(charges.iter().cloned().collect(), reply.into())).is_err() {
+            if actor.cast(Msg::Admit(charges.iter().cloned().collect(), reply.into(), permit)).is_err() {
                 break;
             }
             let Ok(Ok(verdict)) = tokio::time::timeout(WAIT_MAX, verdict).await else { break };
@@ -301,7 +305,7 @@ fn over(violated: Vec<Violation>) -> Refused {
 /// What the actor hears.
 enum Msg {
     /// From a connection: it found too few tokens.
-    Admit(Charges, RpcReplyPort<Verdict>),
+    Admit(Charges, RpcReplyPort<Verdict>, OwnedSemaphorePermit),
     /// From a connection: it took one of the last tokens.
     Low(Key),
     /// From our own task: the ledger's answer to a registration.
@@ -311,7 +315,7 @@ enum Msg {
     /// From our own timer; the instant for which it was set.
     Woke(BootNs),
     /// From the leader, unasked.
-    Pushed(Push),
+    Pushed(Push, OwnedSemaphorePermit),
     /// From the replica: the view changed.
     Viewed(Arc<View>),
     /// From the node: it stops.
@@ -323,7 +327,7 @@ struct KeeperActor;
 struct State {
     shared: Arc<Shared>,
     lessee: Lessee,
-    waiting: BTreeMap<WaiterId, RpcReplyPort<Verdict>>,
+    waiting: BTreeMap<WaiterId, (RpcReplyPort<Verdict>, OwnedSemaphorePermit)>,
     draining: Vec<RpcReplyPort<()>>,
     alarm: Option<(BootNs, AbortHandle)>,
     /// Questions on their way, timers and feeds; all end with the actor.
@@ -359,14 +363,14 @@ impl Actor for KeeperActor {
         panic_point("quotas");
         let now = state.shared.world.clock.boot();
         match msg {
-            Msg::Admit(charges, reply) => {
+            Msg::Admit(charges, reply, permit) => {
                 for charge in &charges {
                     let counts = state.shared.counts.pin();
                     let counts = counts.get_or_insert_with(charge.quota.name.clone(), Arc::default);
                     state.lessee.count_in(&charge.quota.name, counts);
                 }
                 let id = state.lessee.admit(now, charges);
-                state.waiting.insert(id, reply);
+                state.waiting.insert(id, (reply, permit));
             }
             Msg::Low(key) => state.lessee.low(now, key),
             Msg::Registered(nonce, answer) => state.lessee.registered(now, nonce, answer),
@@ -376,7 +380,7 @@ impl Actor for KeeperActor {
                 state.lessee.woke(now);
             }
             Msg::Woke(_) => {}
-            Msg::Pushed(push) => state.lessee.pushed(now, push),
+            Msg::Pushed(push, _permit) => state.lessee.pushed(now, push),
             Msg::Viewed(view) => {
                 let document = view.document.as_ref();
                 let quotas: BTreeSet<QuotaName> =
@@ -453,7 +457,8 @@ impl State {
     }
 
     fn resolve(&mut self, id: WaiterId, verdict: Verdict) {
-        if let Some(reply) = self.waiting.remove(&id) {
+        if let Some((reply, permit)) = self.waiting.remove(&id) {
+            drop(permit);
             // A request that went away drops its hold, which gives the tokens back.
             drop(reply.send(verdict));
         }
@@ -462,8 +467,12 @@ impl State {
 
 async fn feed_pushes(me: ActorRef<Msg>, shared: Arc<Shared>) {
     let mut pushes = shared.pushes.lock().await;
-    while let Some(push) = pushes.recv().await {
-        if me.cast(Msg::Pushed(push)).is_err() {
+    let places = Arc::new(Semaphore::new(PUSHES_MAX));
+    // Those beyond wait in the channel, which is bounded.
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await
+        && let Some(push) = pushes.recv().await
+    {
+        if me.cast(Msg::Pushed(push, place)).is_err() {
             return;
         }
     }

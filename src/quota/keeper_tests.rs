@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use cluster::state::ids::LimitId;
 use cluster::world::{Chance, Clock, Disk, Domains, Listener, MonoNs, Net, Share, Stream, UnixMs};
 use config::quota::{Limit, OnQuorumLoss};
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::*;
@@ -249,4 +250,40 @@ async fn a_drained_keeper_has_given_its_leases_back() {
     // then nothing is held, and it took a batch, not the longest wait
     assert_eq!(town.keeper.stats().tokens_held, 0);
     assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_went_away_hold_their_places_until_the_keeper_has_seen_them() {
+    // given a keeper with 64 places that does not come to read its mailbox
+    let town = town(SMALL).await;
+    let charges = [charge()];
+    // when 64 requests come and go away
+    for _ in 0..64 {
+        assert!(town.keeper.admit(&charges).now_or_never().is_none(), "it waits");
+    }
+    // then the mailbox takes no more
+    let refused = town.keeper.admit(&charges).now_or_never();
+    assert!(matches!(refused, Some(Err(Refused::Overloaded))), "{refused:?}");
+    // and once the keeper has seen them, their tokens are free again
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    town.keeper.admit(&charges).await.expect("nobody spent the three tokens");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_when_the_keeper_dies_are_undecided_at_once() {
+    // given a request that waits for a ledger that does not answer
+    let town = town(SMALL).await;
+    town.far.silent.store(true, SeqCst);
+    let keeper = town.keeper.clone();
+    let waiting = tokio::spawn(async move { keeper.admit(&[charge()]).await });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let begun = Instant::now();
+    // when the keeper dies, and another begins
+    town.actor.kill();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    town.keeper.start(town.parent.get_cell()).await.expect("the keeper starts again");
+    // then the request hears that nobody decided, and does not wait for what will never come
+    let answer = waiting.await.expect("no panic");
+    assert!(matches!(answer, Err(Refused::Undecided { .. })), "{answer:?}");
+    assert!(begun.elapsed() < Duration::from_millis(10), "{:?}", begun.elapsed());
 }
