@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use config::gateway::GatewayDocument;
@@ -33,9 +34,16 @@ fn name(text: &str) -> NodeName {
     NodeName::parse(text).expect("a good name")
 }
 
+/// Below the range from which the kernel takes ports for outgoing connections, and no port twice in this process.
 fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    listener.local_addr().expect("it is bound").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let offset = NEXT.fetch_add(1, Ordering::SeqCst);
+        let port = 10_000 + (u16::try_from(std::process::id() % 15_000).unwrap_or(0) + offset) % 20_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn nodes(names: &[&str]) -> Vec<Node> {

@@ -1,6 +1,7 @@
 //! A disk that fails ends its node, in words; the others go on, nothing acknowledged is lost, nothing is admitted twice.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 
 use quorumgate_cluster::fatal::Fatal;
 use quorumgate_cluster::state::ids::LeaseId;
