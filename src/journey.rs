@@ -32,7 +32,7 @@ use crate::response::{self, AnswerBody};
 use crate::telemetry::{Answer, Recorder};
 use crate::upstream::body::ClientBody;
 use crate::upstream::pool::Pool;
-use crate::upstream::{self, Reply};
+use crate::upstream::{self, Outgoing, Reply};
 use evidence::{Admitted, Authenticated, RouteRule, Routed, Screened, Spent};
 use freshness::Freshness;
 use received::{Arrival, Received, RequestIds};
@@ -88,7 +88,7 @@ pub async fn journey(gateway: &Gateway, received: Received, trail: &mut Trail) -
     let known = Authenticated::prove(gateway, screened)?;
     let admitted = Admitted::spend(gateway, known).await?;
     trail.admitted(gateway, &admitted);
-    upstream::forward(&gateway.pool, gateway.stamp_admissions, admitted).await
+    upstream::forward(&gateway.pool, Outgoing::new(gateway.stamp_admissions, admitted)).await
 }
 
 /// What answers, figures and logs tell of a request besides its outcome.

@@ -17,7 +17,7 @@ use http::header;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use body::{BodyFault, ClientBody, RequestEnd, UpstreamBody};
 use pool::{Lease, Pool};
@@ -49,9 +49,9 @@ struct Lost {
 ///
 /// # Errors
 /// One of [`Refusal`]'s variants about upstreams, bodies, or overload.
-pub async fn forward(pool: &Pool, stamp: bool, admitted: Admitted) -> Result<Reply, Refusal> {
+pub async fn forward(pool: &Pool, outgoing: Outgoing) -> Result<Reply, Refusal> {
     let begin = Instant::now();
-    let Outgoing { rule, request, mut end, deadline } = Outgoing::new(stamp, admitted);
+    let Outgoing { rule, request, mut end, deadline } = outgoing;
     let upstream = &rule.upstream;
     // What is rare is boxed: every request would carry its size.
     let lease = match pool.idle(upstream) {
@@ -59,13 +59,13 @@ pub async fn forward(pool: &Pool, stamp: bool, admitted: Admitted) -> Result<Rep
         None => Box::pin(within(deadline, upstream, pool.checkout(upstream, false))).await?,
     };
     let spare = Spare::of(&request, lease.reused);
-    let (response, lease) = match exchange(upstream, lease, *request, &mut end, deadline).await {
+    let (response, lease) = match exchange(upstream, lease, request, &mut end, deadline).await {
         Ok(got) => got,
         Err(lost) => {
             let request = lost.again(spare)?;
             let again = async {
                 let lease = within(deadline, upstream, pool.checkout(upstream, true)).await?;
-                exchange(upstream, lease, *request, &mut end, deadline).await.map_err(|lost| lost.refusal)
+                exchange(upstream, lease, request, &mut end, deadline).await.map_err(|lost| lost.refusal)
             };
             Box::pin(again).await?
         }
@@ -74,7 +74,7 @@ pub async fn forward(pool: &Pool, stamp: bool, admitted: Admitted) -> Result<Rep
 }
 
 /// An admitted request as it goes to its upstream.
-struct Outgoing {
+pub struct Outgoing {
     rule: Arc<RouteRule>,
     request: Box<Request<ClientBody>>,
     end: RequestEnd,
@@ -93,7 +93,9 @@ enum Spare {
 }
 
 impl Outgoing {
-    fn new(stamp: bool, admitted: Admitted) -> Self {
+    /// Takes off what concerned the client's connection, and puts on what the upstream is told; `stamp`: also when it was
+    /// admitted, and what paid.
+    pub fn new(stamp: bool, admitted: Admitted) -> Self {
         let rule = admitted.rule().clone();
         let (mut parts, mut body, arrival, spent) = admitted.into_parts();
         let prefix = rule.route.strip_prefix.then_some(rule.route.matches.path.as_str());
@@ -173,7 +175,7 @@ async fn within<T>(
 async fn exchange(
     upstream: &Arc<Upstream>,
     mut lease: Lease,
-    mut request: Request<ClientBody>,
+    mut request: Box<Request<ClientBody>>,
     end: &mut RequestEnd,
     deadline: Option<(Instant, Duration)>,
 ) -> Result<(Response<Incoming>, Lease), Lost> {
@@ -181,12 +183,9 @@ async fn exchange(
         request.headers_mut().insert(header::HOST, host);
     }
     let has_body = !request.body().is_empty();
-    let mut sending = std::pin::pin!(lease.sender().try_send_request(request));
+    let mut sending = std::pin::pin!(lease.sender().try_send_request(*request));
     let waited = async {
-        if let Some((at, waited)) = deadline {
-            return timeout_at(at, &mut sending).await.map_err(|_| waited);
-        }
-        if has_body {
+        if deadline.is_none() && has_body {
             // Until the request's last byte, silence on either side is bounded by the body's and the stream's deadlines.
             tokio::select! {
                 biased;
@@ -194,7 +193,9 @@ async fn exchange(
                 () = end.wait() => {}
             }
         }
-        timeout(upstream.response_timeout, &mut sending).await.map_err(|_| upstream.response_timeout)
+        let patience = upstream.response_timeout;
+        let (at, waited) = deadline.unwrap_or_else(|| (Instant::now() + patience, patience));
+        timeout_at(at, &mut sending).await.map_err(|_| waited)
     };
     let lost = |refusal| Lost { refusal, unsent: None, ended_early: false };
     let name = || upstream.name.clone();
