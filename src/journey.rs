@@ -22,6 +22,7 @@ use config::ids::RouteName;
 use config::node::Limits;
 use http::{Method, Response};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -29,7 +30,7 @@ use crate::auth::Tokens;
 use crate::quota::{Keeper, Standings};
 use crate::refusal::{Fault, Refusal};
 use crate::response::{self, AnswerBody};
-use crate::telemetry::{Answer, Recorder};
+use crate::telemetry::{Answer, Recorder, Warnings};
 use crate::upstream::body::ClientBody;
 use crate::upstream::pool::Pool;
 use crate::upstream::{self, Outgoing, Reply};
@@ -66,6 +67,8 @@ pub struct Gateway {
     pub pool: Arc<Pool>,
     /// This thread's figures.
     pub recorder: Arc<Recorder>,
+    /// Of which refusals this thread warns.
+    pub warnings: Mutex<Warnings>,
     /// This thread's request ids.
     pub ids: RequestIds,
 }
@@ -161,12 +164,13 @@ fn finish(
     let total = arrival.at.elapsed();
     let slug = refusal.as_ref().map(Refusal::slug);
     gateway.recorder.answered(&Answer { route: trail.route(), status, refusal: slug, total, upstream });
-    log(arrival, method, trail.route(), status, total, refusal.as_ref());
+    log(gateway, arrival, method, trail.route(), status, total, refusal.as_ref());
     response
 }
 
-/// The access log, and a warning where somebody else than the client has to act.
+/// The access log, and now and then a warning where somebody else than the client has to act.
 fn log(
+    gateway: &Gateway,
     arrival: Arrival,
     method: &Method,
     route: Option<&RouteName>,
@@ -176,14 +180,21 @@ fn log(
 ) {
     let (id, peer, route) = (arrival.id, arrival.peer, route.map_or("", RouteName::as_str));
     let total_us = total.as_micros() as u64;
-    match refusal {
-        Some(refusal) if refusal.fault() != Fault::Client => {
-            warn!(%id, %peer, %method, route, status, total_us, reason = refusal.slug(), %refusal, "refused");
+    let Some(refusal) = refusal else {
+        debug!(%id, %peer, %method, route, status, total_us, "answered");
+        return;
+    };
+    let reason = refusal.slug();
+    let line = if refusal.fault() == Fault::Client {
+        None
+    } else {
+        gateway.warnings.lock().line(reason, gateway.world.clock.boot())
+    };
+    match line {
+        Some(unsaid) => {
+            warn!(%id, %peer, %method, route, status, total_us, reason, %refusal, unsaid, "refused");
         }
-        Some(refusal) => {
-            debug!(%id, %peer, %method, route, status, total_us, reason = refusal.slug(), %refusal, "refused");
-        }
-        None => debug!(%id, %peer, %method, route, status, total_us, "answered"),
+        None => debug!(%id, %peer, %method, route, status, total_us, reason, %refusal, "refused"),
     }
 }
 

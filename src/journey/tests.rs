@@ -246,6 +246,7 @@ fn gateway(net: Arc<TestNet>, port: u16, telemetry: &Telemetry) -> Arc<Gateway> 
         keeper: Keeper::new(world.clone(), Arc::new(Nobody), views, pushes, &limits),
         pool: Pool::new(world.clone()),
         recorder: telemetry.recorder(),
+        warnings: Default::default(),
         ids: RequestIds::new(&world),
         stamp_admissions: false,
         limits,

@@ -77,6 +77,7 @@ async fn work(
         keeper: parts.keeper,
         pool: Pool::new(parts.world.clone()),
         recorder: parts.telemetry.recorder(),
+        warnings: Default::default(),
         ids: RequestIds::new(&parts.world),
         world: parts.world.clone(),
     });

@@ -104,7 +104,7 @@ impl<'a> Sizing<'a> {
             Vec::new()
         };
         let refused = wish.is_short(grant).then(|| {
-            let urgent = level.tight() || !wish.saturates(&level.limit);
+            let urgent = level.tight() || !wish.saturates(&level.limit) || sizing::trickles(&level.limit);
             let recalled = self.recall(item.key, session, &others, urgent);
             sizing::refusal(&level, &wish, grant, recalled)
         });

@@ -18,8 +18,9 @@ const HALVED_EVERY_NS: u64 = 200 * MS;
 const FORGOTTEN_NS: u64 = 10_000 * MS;
 /// A gateway is asked at most this often to give a key's tokens back.
 const RECALL_EVERY_NS: u64 = 20 * MS;
-/// A gateway that left this many recalls unanswered is believed dead: recalled seldom, and not waited for.
-const UNANSWERED_MAX: u8 = 3;
+/// A gateway that leaves recalls unanswered for this long is believed dead: recalled seldom, and not waited for. Longer
+/// than a busy gateway needs to end the batch under way and send the next.
+const UNANSWERED_MAX_NS: u64 = 300 * MS;
 /// How often a gateway believed dead is recalled.
 const RECALL_DEAD_EVERY_NS: u64 = 500 * MS;
 /// Keys looked at for forgotten gateways each time.
@@ -31,7 +32,8 @@ struct Heard {
     demand_per_ks: u64,
     at: MonoNs,
     recalled_at: Option<MonoNs>,
-    unanswered: u8,
+    /// The first recall since it was heard.
+    unanswered_since: Option<MonoNs>,
 }
 
 /// Whether a gateway with tokens to spare was asked for them.
@@ -70,7 +72,7 @@ impl Demands {
         }
         let sessions = self.keys.entry(key).or_default();
         let recalled_at = sessions.get(&session).and_then(|heard| heard.recalled_at);
-        sessions.insert(session, Heard { demand_per_ks, at: now, recalled_at, unanswered: 0 });
+        sessions.insert(session, Heard { demand_per_ks, at: now, recalled_at, unanswered_since: None });
     }
 
     /// Demand of all sessions for `key`, per 1000 s.
@@ -94,7 +96,7 @@ impl Demands {
         let Some(heard) = self.keys.get_mut(&key).and_then(|sessions| sessions.get_mut(&session)) else {
             return Recalled::Dead;
         };
-        let dead = heard.unanswered >= UNANSWERED_MAX;
+        let dead = heard.unanswered_since.is_some_and(|since| now.since(since) >= UNANSWERED_MAX_NS);
         let every = if dead { RECALL_DEAD_EVERY_NS } else { RECALL_EVERY_NS };
         match heard.recalled_at {
             Some(at) if now.since(at) < every => {
@@ -106,7 +108,7 @@ impl Demands {
             }
             _ => {
                 heard.recalled_at = Some(now);
-                heard.unanswered = heard.unanswered.saturating_add(1);
+                heard.unanswered_since.get_or_insert(now);
                 Recalled::Now
             }
         }
@@ -175,13 +177,14 @@ mod tests {
         // given a gateway that never answers
         let mut demands = Demands::default();
         // when it is recalled again and again
-        let told: Vec<Recalled> = (0..8).map(|i| demands.recall(key(1), A, ms(i * 10))).collect();
+        let told: Vec<Recalled> = (0..45).map(|i| demands.recall(key(1), A, ms(i * 10))).collect();
         // then every other try is sent, until it is given up
         let (now, before, dead) = (Recalled::Now, Recalled::Before, Recalled::Dead);
-        assert_eq!(told, [now, before, now, before, now, dead, dead, dead]);
+        assert_eq!(told[..4], [now, before, now, before]);
+        assert_eq!(told[28..], [&[now, before][..], &[dead; 15]].concat());
         // and when it speaks it is back
-        demands.hear(key(1), A, 1, ms(100));
-        assert_eq!(demands.recall(key(1), A, ms(100)), now);
+        demands.hear(key(1), A, 1, ms(450));
+        assert_eq!(demands.recall(key(1), A, ms(450)), now);
     }
 
     #[test]

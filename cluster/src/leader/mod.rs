@@ -21,6 +21,7 @@ use std::collections::{BTreeSet, VecDeque};
 use self::decide::{Decided, Sizing};
 use self::demand::Demands;
 use self::flight::{Boarded, Flight};
+pub use self::sizing::trickles;
 use self::times::{FAILOVER_MAX, ns};
 use crate::clock::ClusterClock;
 use crate::lease::{Ask, AskError, AskReply, Push};

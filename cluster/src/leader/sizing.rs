@@ -107,7 +107,9 @@ impl Wish {
 /// Tokens for one item out of `level`.
 ///
 /// The base serves waiters, up to the gateway's share by demand; the first waiter gets all or nothing. The extra lets
-/// it serve some time without asking: its share of half of what is left, up to `H` of its demand.
+/// it serve some time without asking: its share of half of what is left, up to `H` of its demand. Where tokens are few
+/// the extra leaves half of the bucket for the others: each token that waits for a client at one gateway is one that
+/// another gateway must first recall.
 pub(crate) fn grant(level: &Level, wish: &Wish) -> Tokens {
     let avail = u64::try_from(level.central).unwrap_or(0);
     if avail < wish.min.max(1) {
@@ -123,8 +125,10 @@ pub(crate) fn grant(level: &Level, wish: &Wish) -> Tokens {
     let base = wish.need.saturating_sub(wish.held).min(wish.min.max(share)).min(avail);
     let holding = wish.held.saturating_add(base);
     let room = holdable(&level.limit, wish).min(wish.want).saturating_sub(holding);
-    let extra = room.min(share_of(avail - base, 2));
-    base + extra
+    let rest = avail - base;
+    let spare =
+        if trickles(&level.limit) { rest.saturating_sub(level.limit.burst.div_ceil(2)) } else { rest };
+    base + room.min(share_of(rest, 2)).min(spare)
 }
 
 /// `H` of the gateway's demand: what it may hold without waiters.
@@ -160,9 +164,18 @@ pub(crate) fn refusal(level: &Level, wish: &Wish, grant: Tokens, recalled: bool)
 pub(crate) const OUTRUN: Refusal = Refusal { retry_after_ns: POLL_FINE_NS, hold: true };
 
 fn poll_ns(limit: &Limit, saturated: bool) -> u64 {
-    let poll = full_in_ns(limit, 4).clamp(POLL_NS.0, POLL_NS.1);
-    let few = u128::from(limit.tokens) * u128::from(poll) < 2 * u128::from(limit.per_ns);
-    if few || !saturated { POLL_FINE_NS } else { poll }
+    if trickles(limit) || !saturated { POLL_FINE_NS } else { coarse_poll_ns(limit) }
+}
+
+fn coarse_poll_ns(limit: &Limit) -> u64 {
+    full_in_ns(limit, 4).clamp(POLL_NS.0, POLL_NS.1)
+}
+
+/// Whether tokens of a limit are so few, or come so slowly, that each of them counts: fewer than two come between polls.
+///
+/// One that lies at a gateway without a client is then worth a recall, and worth waiting for.
+pub fn trickles(limit: &Limit) -> bool {
+    u128::from(limit.tokens) * u128::from(coarse_poll_ns(limit)) < 2 * u128::from(limit.per_ns)
 }
 
 fn report_interval_ns(limit: &Limit) -> u64 {
@@ -226,6 +239,21 @@ mod tests {
         let wish = Wish { need: 0, min: 0, held: 3, ..waiting(0, 1_000) };
         // then it stays in the bucket
         assert_eq!(grant(&level(per_second(1_000, 1_000), 1), &wish), 0);
+    }
+
+    #[test]
+    fn where_tokens_are_few_half_of_the_bucket_is_left_for_the_others() {
+        // given gateways that would like to hold all of a bucket of 5 a minute, or of 10 a second
+        let five = Limit { tokens: 5, per_ns: 60 * SECOND, burst: 5 };
+        let wish = waiting(1, 5);
+        // then each gets its token, and one more only while that leaves half
+        assert_eq!([5, 4, 3, 1].map(|central| grant(&level(five, central), &wish)), [1 + 1, 1, 1, 1]);
+        assert_eq!(
+            [10, 7, 6].map(|central| grant(&level(per_second(10, 10), central), &wish)),
+            [1 + 4, 1 + 1, 1]
+        );
+        // and where they flow it gets half of the rest
+        assert_eq!(grant(&level(per_second(100, 100), 10), &waiting(1, 5)), 1 + 4);
     }
 
     #[test]

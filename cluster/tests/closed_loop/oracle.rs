@@ -35,13 +35,17 @@ impl PerfectBucket {
         (-self.level).max(0)
     }
 
+    /// Whether there is enough in it.
+    pub fn holds(&mut self, at: u64, cost: u64) -> bool {
+        self.refill(at);
+        self.level >= self.units(cost)
+    }
+
     /// Whether the perfect bucket itself would admit.
     pub fn admit(&mut self, at: u64, cost: u64) -> bool {
-        self.refill(at);
-        let cost = self.units(cost);
-        let fits = self.level >= cost;
+        let fits = self.holds(at, cost);
         if fits {
-            self.level -= cost;
+            self.level -= self.units(cost);
         }
         fits
     }

@@ -18,6 +18,8 @@ use crate::quota::rule::QuotaRule;
 /// The longest time that a refusal is believed without asking again: a limit may be raised meanwhile.
 const REFUSAL_MAX: Duration = Duration::from_secs(1);
 const PREFETCH_GAP: Duration = Duration::from_millis(10);
+/// The leader recalls at most this often. A gateway that is asked for tokens keeps what it spends until it is asked again.
+const RECALL_EVERY: Duration = Duration::from_millis(20);
 const PLENTY_GAP: Duration = Duration::from_millis(100);
 /// A key that nobody asked for this long, and that holds nothing, is forgotten.
 const LINGER: Duration = Duration::from_secs(5);
@@ -204,7 +206,10 @@ impl Managed {
         let keep = match () {
             () if drain || idle => 0,
             () if self.recalled && quiet > rest.as_nanos() => 0,
-            () if self.recalled => held.tokens / 2,
+            () if self.recalled => {
+                let until_next = self.demand.within(RECALL_EVERY + cycle.get() * 2);
+                until_next.min(held.tokens / 2)
+            }
             () => burst,
         };
         let (returned, held) = self.entry.cell.close(keep);

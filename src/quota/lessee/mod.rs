@@ -13,11 +13,14 @@ mod waiter;
 pub(super) mod fake;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod town;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::leader::trickles;
 use cluster::lease::{Ask, Push};
 use cluster::state::ids::Key;
 use cluster::world::BootNs;
@@ -31,6 +34,9 @@ use waiter::{Waiter, Waiters};
 
 use super::entry::{Counts, Entry};
 use super::hold::Hold;
+
+/// A waiter for tokens that flow is held so often, and not longer: more would make a long queue of a saturated key.
+const HOLDS: u8 = 3;
 
 /// What the shell should do next. Drain with [`Lessee::poll_output`] after every event.
 #[derive(Debug)]
@@ -140,9 +146,9 @@ impl Lessee {
             self.outputs.push_back(Output::Resolve(id, Verdict::Overloaded));
         } else {
             let told = charges.iter().filter_map(|charge| charge.quota.wait).min();
-            let wait = told.unwrap_or(self.session.cycle.wait());
-            let hold_until = now.plus(wait);
-            let deadline = now.plus(wait.max(self.session.cycle.decide_within()));
+            let usual = self.session.cycle.wait();
+            let wait = told.unwrap_or(usual);
+            let (hold_until, deadline) = (now.plus(wait), now.plus(wait.max(usual)));
             let lacking = smallvec::SmallVec::new();
             self.wanted(&charges, |wanted_by| wanted_by + 1);
             self.waiters.insert(
@@ -377,15 +383,20 @@ impl Lessee {
     fn refuse_queue(&mut self, key: Key, told: Told, now: BootNs) {
         let queue: Vec<WaiterId> =
             self.keys.get(&key).map(|managed| managed.queue.iter().copied().collect()).unwrap_or_default();
+        let Some(limit) = self.keys.get(&key).map(|managed| managed.entry.limit()) else { return };
+        let mut ahead = 0;
         for id in queue {
             let Some(waiter) = self.waiters.by_id.get_mut(&id) else { continue };
             let place = waiter.charges.iter().position(|c| c.key == key).expect("it queues for its own key");
+            ahead += u64::from(waiter.charges[place].cost);
             match told {
                 Told::Fine => {}
                 Told::HoldOn(retry) => {
-                    waiter.held_on += 1;
+                    waiter.held_on = waiter.held_on.saturating_add(1);
                     waiter.refused = Some((place, now.plus(retry)));
-                    if waiter.held_on >= 3 || now.plus(retry) >= waiter.hold_until {
+                    // All that a recall can bring is a burst.
+                    let in_vain = ahead > limit.burst || waiter.held_on >= HOLDS && !trickles(&limit);
+                    if in_vain || now.plus(retry) >= waiter.hold_until {
                         self.resolve(id, Verdict::Over(vec![(place, retry)]));
                     } else {
                         self.waiters.hold_on(id);

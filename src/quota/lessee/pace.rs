@@ -67,14 +67,12 @@ impl Cycle {
     pub fn batch_timeout(self) -> Duration {
         (self.0 * 4).clamp(Duration::from_millis(100), Self::FAILOVER_MAX)
     }
-    /// How long a request waits for any answer at all. A question that comes while a batch is under way waits for that batch
-    /// and then for its own, so anything near two cycles would call a merely busy leader silent.
-    pub fn decide_within(self) -> Duration {
-        (self.0 * 6).clamp(Duration::from_millis(250), Duration::from_secs(1))
-    }
-    /// How long a request waits where its quota does not say.
+    /// How long a request waits for any answer at all, and, where its quota does not say, for a token that another gateway
+    /// holds. A question that comes while a batch is under way waits for that batch and then for its own, so anything near
+    /// two cycles would call a merely busy leader silent. A token elsewhere is recalled, given back and granted: two
+    /// commits and five messages, each of which may come behind a batch or an entry that is already on its way.
     pub fn wait(self) -> Duration {
-        (self.0 * 2).clamp(Duration::from_millis(50), Duration::from_secs(1))
+        (self.0 * 6).clamp(Duration::from_millis(250), Duration::from_secs(1))
     }
 }
 
