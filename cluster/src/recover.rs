@@ -108,7 +108,7 @@ pub async fn recover(world: &World, fresh: &World, node: &NodeFile, into: &Path)
         .await
         .map_err(|error| bell.storage("writing the new beginning", &error))?;
     // Last: with it, the directory is one that a node can start on.
-    let anew = IdentityV1 { cluster_id, raft_id: raft_id.0, name: identity.name };
+    let anew = IdentityV1 { cluster_id, raft_id: raft_id.0, name: identity.name, removed: false };
     membership::write_identity(fresh, &anew)
         .await
         .map_err(|error| bell.storage("writing whose it is", &error))?;

@@ -5,6 +5,7 @@
 //! slot     the leader's single-flight stamped entries         ask      batches and sessions, to the leader
 //! change   a document, until all members show it              lease    how a view is known not to be stale
 //! views    the published view                                 service  what other nodes ask
+//! standing whether this node comes, stays, or goes
 //! ```
 
 mod ask;
@@ -15,9 +16,11 @@ mod pushes;
 mod run;
 mod service;
 mod slot;
+pub(crate) mod standing;
 mod views;
 
 pub use lease::VIEW_LEASE;
+pub use standing::Parting;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -25,13 +28,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use config::gateway::GatewayDocument;
+use config::ids::NodeName;
 use config::node::NodeFile;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use self::run::{Request, Wiring};
+use self::standing::Standing;
 use crate::fatal::{Bell, Fatal};
 use crate::lease::{Ask, AskError, AskReply, Push};
+pub use crate::membership::order::OrderError;
+use crate::peer::message::members::MembersV1;
+pub use crate::peer::message::members::{EndedV1 as Ended, ProgressV1 as Progress, ReportV1 as Report};
 use crate::state::ids::{Revision, SessionId};
 use crate::view::View;
 use crate::world::{BootNs, World};
@@ -44,6 +52,8 @@ const FOUND_WITHIN: Duration = Duration::from_secs(30);
 /// All attempts to change the document, and the last one's end.
 const CHANGE_WITHIN: Duration = Duration::from_secs(30);
 const DIGEST_WITHIN: Duration = Duration::from_secs(5);
+const ORDER_WITHIN: Duration = Duration::from_secs(10);
+const MEMBERS_WITHIN: Duration = Duration::from_secs(1);
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 
 /// Held as long as anything of the domain may touch the disk.
@@ -55,6 +65,7 @@ pub struct Replica {
     view: watch::Receiver<Arc<View>>,
     lease: Arc<AtomicU64>,
     requests: mpsc::Sender<Request>,
+    standing: Arc<Standing>,
     /// True once the domain has ended and nothing of it touches the disk any more.
     over: watch::Receiver<bool>,
 }
@@ -84,7 +95,16 @@ impl Replica {
         let (pushed, pushes) = mpsc::channel(PUSHES_MAX);
         let (bell, fatal) = Bell::new(node.data.clone());
         let (ready, started) = oneshot::channel();
-        let wiring = Wiring { view, lease: lease.clone(), asked, pushed, bell: bell.clone(), ready };
+        let standing = Arc::<Standing>::default();
+        let wiring = Wiring {
+            view,
+            lease: lease.clone(),
+            asked,
+            pushed,
+            standing: standing.clone(),
+            bell: bell.clone(),
+            ready,
+        };
         let domains = world.domains.clone();
         let ended = domains.spawn("raft", Box::pin(run::run(world, node, wiring)));
         let (end, over) = watch::channel(false);
@@ -102,7 +122,7 @@ impl Replica {
         let lock = started.await.map_err(died)??;
         // The task above is there as long as the runtime is; without it the lock is given back at once.
         drop(keep.send(lock));
-        Ok(Started { replica: Self { view: views, lease, requests, over }, pushes, fatal })
+        Ok(Started { replica: Self { view: views, lease, requests, standing, over }, pushes, fatal })
     }
 
     /// The present view. Immutable; costs an atomic load.
@@ -131,6 +151,55 @@ impl Replica {
         self.requests.send(Request::Found(reply)).await.map_err(|_| stopped)?;
         let answer = timeout(FOUND_WITHIN, answer).await;
         answer.map_err(|_| "founding took too long: look at the log, then try again")?.map_err(|_| stopped)?
+    }
+
+    /// Begins to remove the member of this name, and says where that stands. It goes on by itself, whoever leads.
+    ///
+    /// # Errors
+    /// See [`OrderError`].
+    pub async fn leave(&self, node: &NodeName) -> Result<Report, OrderError> {
+        self.order(MembersV1::Leave(node.as_str().to_owned())).await
+    }
+
+    /// Begins to replace the member `old` by the member `new`, and says where that stands.
+    ///
+    /// # Errors
+    /// See [`OrderError`].
+    pub async fn replace(&self, old: &NodeName, new: &NodeName) -> Result<Report, OrderError> {
+        let (old, new) = (old.as_str().to_owned(), new.as_str().to_owned());
+        self.order(MembersV1::Replace { old, new }).await
+    }
+
+    async fn order(&self, order: MembersV1) -> Result<Report, OrderError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.try_send(Request::Order(order, reply)).map_err(|_| OrderError::NoLeader)?;
+        match timeout(ORDER_WITHIN, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(OrderError::Unanswered),
+        }
+    }
+
+    /// What the leader knows of the members. None: it was not reached.
+    pub async fn members(&self) -> Option<Report> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.try_send(Request::Members(reply)).ok()?;
+        timeout(MEMBERS_WITHIN, answer).await.ok()?.ok()?
+    }
+
+    /// Whether this node is on its way out of its cluster; yields each step of it.
+    pub fn partings(&self) -> watch::Receiver<Parting> {
+        self.standing.partings()
+    }
+
+    /// This node has finished: it serves nobody and holds no lease, so it can be removed.
+    pub fn handed_back(&self) {
+        self.standing.ready();
+    }
+
+    /// What this node was last told when it asked to be let in, or to have its address changed; none: it is the member
+    /// that it should be.
+    pub fn joining(&self) -> Option<String> {
+        self.standing.joining()
     }
 
     /// Replaces the gateway document. Answers when every member has acknowledged it, or can no longer serve routes with a

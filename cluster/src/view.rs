@@ -6,6 +6,7 @@ use config::gateway::GatewayDocument;
 use config::ids::NodeName;
 
 use crate::state::ids::{RaftId, Revision};
+use crate::state::members::{Ended, Operation};
 
 /// What this node knows of the cluster.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +33,10 @@ pub struct View {
     pub buckets: u64,
     /// All members, sorted by id.
     pub members: Vec<ViewMember>,
+    /// The membership operation under way.
+    pub operation: Option<Operation>,
+    /// The last one that ended.
+    pub ended: Option<Ended>,
 }
 
 /// A member.

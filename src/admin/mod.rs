@@ -3,6 +3,7 @@
 
 mod document;
 mod guests;
+mod members;
 mod status;
 
 pub use document::CANONICAL;
@@ -55,6 +56,8 @@ pub async fn serve(door: Door, listener: Box<dyn Listener>) {
         .route("/v1/status", get(status::status))
         .route("/v1/document", get(document::show).post(document::apply))
         .route("/v1/cluster/init", post(init))
+        .route("/v1/cluster/leave", post(members::leave))
+        .route("/v1/cluster/replace", post(members::replace))
         .merge(test_hooks())
         .fallback(|| async {
             problem(StatusCode::NOT_FOUND, "there is nothing here; see the README's list of paths")

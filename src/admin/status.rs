@@ -8,19 +8,32 @@ use axum::extract::State;
 use cluster::replica::VIEW_LEASE;
 use serde_json::{Value, json};
 
-use super::Door;
+use super::{Door, members};
 
 /// The status as JSON; the README lists its fields.
 pub async fn status(State(door): State<Arc<Door>>) -> axum::Json<Value> {
     let view = door.replica.view();
     let stats = door.keeper.stats();
+    let report = door.replica.members().await;
+    let parting = *door.replica.partings().borrow();
+    let membership = members::membership(&view, parting, door.replica.joining(), report.as_ref());
     let name_of =
         |id| view.members.iter().find(|member| member.raft_id == id).map(|member| member.name.as_str());
     let members: Vec<Value> = view
         .members
         .iter()
         .map(|member| {
+            let matched = report.as_ref().and_then(|report| {
+                if Some(member.raft_id) == view.leader {
+                    return Some(report.last_index);
+                }
+                let found = report.matched.iter().find(|(id, _)| *id == member.raft_id.0);
+                found.and_then(|(_, matched)| *matched)
+            });
+            let lag = matched.zip(report.as_ref()).map(|(at, report)| report.last_index.saturating_sub(at));
             json!({
+                "matched": matched,
+                "lag": lag,
                 "raft_id": member.raft_id.0,
                 "name": member.name.as_str(),
                 "address": member.address,
@@ -55,6 +68,7 @@ pub async fn status(State(door): State<Arc<Door>>) -> axum::Json<Value> {
         "revision": view.revision.0,
         "serving_revision": door.routes.load().map(|published| published.revision.0),
         "members": members,
+        "membership": membership,
         "requests": door.telemetry.summary(),
         "view_age_ms": view_age(&door).map(|age| age.as_millis() as u64),
         "ledger_silent_ms": stats.silent.map(|silent| silent.as_millis() as u64),
@@ -92,6 +106,10 @@ pub fn cluster_metrics(door: &Door) -> String {
     gauge("quorumgate_raft_applied_index", "Last applied log index.", view.applied_index);
     gauge("quorumgate_ledger_buckets", "Keys with a bucket in the cluster's ledger.", view.buckets);
     gauge("quorumgate_members", "Members of the cluster.", view.members.len() as u64);
+    let voters = view.members.iter().filter(|member| member.voter).count();
+    gauge("quorumgate_voters", "Members that vote.", voters as u64);
+    let help = "1 while a membership operation is under way.";
+    gauge("quorumgate_membership_operation", help, u64::from(view.operation.is_some()));
     gauge("quorumgate_document_revision", "Revision of the gateway document.", view.revision.0);
     gauge("quorumgate_lease_cells", "Keys with a lease cell on this node.", stats.cells);
     gauge("quorumgate_lease_tokens", "Tokens held in leases on this node.", stats.tokens_held);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::fatal::Fatal;
-use cluster::replica::{Replica, Started};
+use cluster::replica::{Parting, Replica, Started};
 use cluster::world::{Share, World};
 use config::node::NodeFile;
 use tokio::sync::watch;
@@ -34,10 +34,15 @@ use probe::Probe;
 
 /// Longest wait for leases to be handed back, and for leadership to be handed over.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
+/// Longest wait of a node that has finished for its removal.
+const REMOVED_WITHIN: Duration = Duration::from_secs(60);
+/// How long the operators' door of a removed node stays open.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Longest time that requests at hand have to finish in a node that cannot go on.
 const FAILED_DRAIN_WITHIN: Duration = Duration::from_secs(3);
 
-/// Runs one node until `stop` yields, then lets requests finish, hands leases and leadership back, and returns.
+/// Runs one node until `stop` yields or its cluster removes it, then lets requests finish, hands leases and leadership
+/// back, and returns.
 ///
 /// # Errors
 /// Why the node could not start, or could not go on: a text for the operator. The process then has to end; its
@@ -92,9 +97,12 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
         workers.spawn(ended);
     }
 
+    let mut partings = replica.partings();
     let ended = tokio::select! {
         biased;
         () = stop => Ok(()),
+        // The replica's sender lives as long as the replica.
+        _ = partings.wait_for(|parting| *parting != Parting::No) => Ok(()),
         why = wait_for_reason(&mut fatal) => Err(why),
         why = &mut tree_ended => {
             let why = why.unwrap_or_else(|error| error.to_string());
@@ -123,12 +131,36 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
     if tokio::time::timeout(patience + HAND_OVER_WITHIN, drained).await.is_err() {
         warn!(node = %file.name, "connections were cut");
     }
-    // A replica that cannot go on reaches nobody: its leases count as spent.
-    let reachable = fatal.borrow().is_none();
-    hand_over(&keeper, &replica, reachable).await;
+    // A replica that cannot go on reaches nobody, and nobody listens to one that was removed: its leases count as spent.
+    let parting = *partings.borrow();
+    let reachable = fatal.borrow().is_none() && parting != Parting::Removed;
+    hand_back(&keeper, reachable).await;
+    let removed = match parting {
+        Parting::No => Ok(()),
+        Parting::HandBack | Parting::Removed => be_removed(&replica, &mut partings).await,
+    };
+    hand_over(&replica).await;
     tree.stop(None);
     operators.abort();
-    ended
+    // A disk that failed is what ended the node, whatever came after.
+    let failed = fatal.borrow().clone().map_or(Ok(()), Err);
+    ended.and(failed).and(removed)
+}
+
+/// Says that this node has finished, and waits until it is no member any more.
+async fn be_removed(replica: &Replica, partings: &mut watch::Receiver<Parting>) -> Result<(), Fatal> {
+    replica.handed_back();
+    let removed = partings.wait_for(|parting| *parting == Parting::Removed);
+    if tokio::time::timeout(REMOVED_WITHIN, removed).await.is_err() {
+        return Err(Fatal::Internal(format!(
+            "not removed from the cluster within {REMOVED_WITHIN:?}: does a majority of the others run? Start this node again: it \
+             is a member until the operation has ended"
+        )));
+    }
+    info!("removed from the cluster");
+    // Whoever follows this node's farewell at its own door shall see the end of it.
+    tokio::time::sleep(FAREWELL).await;
+    Ok(())
 }
 
 /// One door a worker. The first is bound alone, so that a port taken by another process is an error and not a share.
@@ -155,11 +187,14 @@ async fn wait_for_reason(fatal: &mut watch::Receiver<Option<Fatal>>) -> Fatal {
     reason.unwrap_or_else(|| Fatal::Internal("the replica's thread has ended".to_owned()))
 }
 
-/// Leases first, while there is a leader to give them to; then leadership.
-async fn hand_over(keeper: &Keeper, replica: &Replica, reachable: bool) {
+/// While there is a leader to give them to.
+async fn hand_back(keeper: &Keeper, reachable: bool) {
     if reachable && tokio::time::timeout(HAND_OVER_WITHIN, keeper.drain()).await.is_err() {
         warn!("leases were not handed back; they count as spent");
     }
+}
+
+async fn hand_over(replica: &Replica) {
     if tokio::time::timeout(HAND_OVER_WITHIN, replica.stop()).await.is_err() {
         warn!("leadership was not handed over; the others will elect");
     }

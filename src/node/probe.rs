@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cluster::leader::times::FAILOVER_MAX;
-use cluster::replica::Replica;
+use cluster::replica::{Parting, Replica};
 use cluster::state::ids::Revision;
 use serde::Serialize;
 
@@ -84,14 +84,30 @@ impl Probe {
             let detail = (!detail.is_empty()).then(|| detail.to_owned());
             components.insert(name, Component { status, detail });
         };
+        let joining =
+            self.replica.joining().map(|told| format!("; asked to join: {told}")).unwrap_or_default();
+        let parting = *self.replica.partings().borrow();
         match (view.raft_id, view.leader) {
-            (None, _) => say(
-                "cluster",
-                Health::Unready,
-                "member of no cluster: `quorumgate cluster init` founds one, nodes named as peers let this one join",
-            ),
+            _ if parting == Parting::Removed => {
+                say("cluster", Health::Unready, "removed from the cluster: this node ends");
+            }
+            _ if parting == Parting::HandBack => {
+                say(
+                    "cluster",
+                    Health::Unready,
+                    "leaves the cluster: requests at hand finish, leases go back",
+                );
+            }
+            (None, _) => {
+                let detail = format!(
+                    "member of no cluster: `quorumgate cluster init` founds one, nodes named as peers let this one \
+                     join{joining}"
+                );
+                say("cluster", Health::Unready, &detail);
+            }
             (Some(_), None) => {
-                say("cluster", Health::Degraded, "no leader is known: does a majority of the nodes run?")
+                let detail = format!("no leader is known: does a majority of the nodes run?{joining}");
+                say("cluster", Health::Degraded, &detail);
             }
             (Some(_), Some(_)) if matches!(age, Age::Stale(_) | Age::Unconfirmed) => say(
                 "cluster",

@@ -144,7 +144,11 @@ impl Host {
         };
         let me = (self.me)();
         let checked = HelloV1::decode(bytes)
-            .and_then(|hello| hello.check_caller(&me, |name| certified.check(name)).map(|_| hello));
+            .and_then(|hello| hello.check_caller(&me, |name| certified.check(name)).map(|_| hello))
+            .and_then(|hello| {
+                let caller = Caller { name: hello.name.clone(), raft_id: hello.raft_id, address: peer };
+                self.serve.admits(&caller, hello.lane).map_err(Mismatch::Fenced).map(|()| hello)
+            });
         let (reply, verdict) = match checked {
             Ok(hello) => (Frame::Hello(HelloV1::of(&me, hello.lane).encode()), Ok(hello)),
             Err(mismatch) => (Frame::Reject(mismatch.to_string()), Err(mismatch)),

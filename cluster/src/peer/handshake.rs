@@ -92,6 +92,9 @@ pub enum Mismatch {
         /// What the certificate says.
         reason: String,
     },
+    /// The caller may not talk to this node.
+    #[error("{0}")]
+    Fenced(String),
     /// The answer is for another lane.
     #[error("the peer answered for lane {0:?}")]
     Lane(Lane),

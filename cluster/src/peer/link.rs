@@ -1,4 +1,7 @@
-//! Outgoing calls: for each node and lane one connection, made when needed and made again when lost.
+//! Outgoing calls: for each target and lane one connection, made when needed and made again when lost.
+//!
+//! A target is a node's name, address and number: a node that moved or was given another number is another one, and calls
+//! to what it was and to what it is never disturb each other. Links that nobody uses any more are given up.
 //!
 //! A call holds a place and its bytes on its lane until it is answered, so that nothing here grows without bound. A
 //! connection on which nothing is heard for [`SILENCE_MAX`] is dropped alone; calls that wait on it end with it.
@@ -8,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use config::ids::NodeName;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -28,6 +30,8 @@ pub const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 pub const PING_EVERY: Duration = Duration::from_millis(500);
 /// A connection without a sign of life for this long is dropped.
 pub const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// A link without a call for this long is given up when another one is made.
+const UNUSED_MAX: Duration = Duration::from_secs(60);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -40,7 +44,7 @@ struct Inner {
     tls: Tls,
     me: Me,
     runtime: Handle,
-    links: Mutex<BTreeMap<(NodeName, Lane), Link>>,
+    links: Mutex<BTreeMap<(Target, Lane), Link>>,
 }
 
 impl std::fmt::Debug for Peers {
@@ -52,7 +56,7 @@ impl std::fmt::Debug for Peers {
 /// One lane to one node.
 #[derive(Clone)]
 struct Link {
-    target: Target,
+    used: Instant,
     calls: mpsc::Sender<Call>,
     places: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
@@ -111,20 +115,22 @@ impl Peers {
         }
     }
 
-    /// The lane's link; a node that moved or was given another number gets a new one.
     fn link(&self, to: &Target, lane: Lane) -> Link {
+        let now = Instant::now();
         let mut links = self.0.links.lock();
-        let key = (to.name.clone(), lane);
-        if let Some(link) = links.get(&key)
-            && link.target == *to
+        let key = (to.clone(), lane);
+        if let Some(link) = links.get_mut(&key)
             && !link.calls.is_closed()
         {
+            link.used = now;
             return link.clone();
         }
+        // Every call has a deadline that is far shorter, so a link that is dropped here has no call at hand.
+        links.retain(|_, link| now.duration_since(link.used) < UNUSED_MAX);
         let (calls, queue) = mpsc::channel(lane.calls_max());
         let places = Arc::new(Semaphore::new(lane.calls_max()));
         let bytes = Arc::new(Semaphore::new(UNANSWERED_BYTES_MAX));
-        let link = Link { target: to.clone(), calls, places, bytes };
+        let link = Link { used: now, calls, places, bytes };
         let caller = Caller {
             world: self.0.world.clone(),
             tls: self.0.tls.clone(),

@@ -5,12 +5,14 @@
 //! raft     append, vote, snapshot      between the consensus cores (converted in `raft::wire`)
 //! quota    ask, register, push         between a gateway and the leader
 //! control  apply, join, probe          between replicas
+//! members  reports, orders, farewells  between replicas
 //! ```
 //!
 //! A struct here is never edited after a release; a change is a new struct with the next number.
 
 pub mod control;
 pub mod log;
+pub mod members;
 pub mod quota;
 pub mod raft;
 
@@ -43,6 +45,8 @@ pub mod kind {
     pub const JOIN: u16 = 33;
     /// [`super::control::ProbeV1`] → [`super::control::ProbeAnswerV1`].
     pub const PROBE: u16 = 34;
+    /// [`super::members::MembersV1`] → [`super::members::MembersAnswerV1`].
+    pub const MEMBERS: u16 = 35;
 }
 
 /// Bytes that are written as one block.

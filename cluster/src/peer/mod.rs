@@ -90,7 +90,7 @@ pub const PAYLOAD_BYTES_MAX: usize = frame::BODY_BYTES_MAX - 16;
 pub const UNANSWERED_BYTES_MAX: usize = 16 << 20;
 
 /// Whom to call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     /// The name that its certificate must carry.
     pub name: NodeName,
@@ -127,6 +127,12 @@ pub struct Caller {
 
 /// Answers requests of other nodes.
 pub trait Serve: Send + Sync + 'static {
+    /// Whether a node that has greeted may talk on this lane; else why not.
+    ///
+    /// # Errors
+    /// The reason, for both sides' logs.
+    fn admits(&self, from: &Caller, lane: Lane) -> Result<(), String>;
+
     /// Answers one request, or says why not. `kind` and `payload` are as the caller gave them. The future is dropped
     /// when the connection ends.
     fn serve(

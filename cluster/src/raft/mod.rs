@@ -22,9 +22,11 @@ pub mod snapshot;
 pub mod types;
 pub mod wire;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use openraft::{Config, SnapshotPolicy};
+use openraft::{Config, Instant as _, SnapshotPolicy};
 
 /// How the consensus core is set (decisions.md 1).
 ///
@@ -46,6 +48,13 @@ pub fn config() -> Arc<Config> {
         ..Config::default()
     };
     Arc::new(config.validate().expect("the times above are in the order that openraft wants"))
+}
+
+/// Members that answered this leader within `within`; nobody if it does not lead.
+pub fn heard(metrics: &types::Metrics, within: Duration) -> BTreeSet<u64> {
+    let all = metrics.heartbeat.iter().flatten();
+    let recent = all.filter(|(_, at)| at.is_some_and(|at| at.elapsed() <= within));
+    recent.map(|(id, _)| *id).collect()
 }
 
 /// Between signs of life of a leader.

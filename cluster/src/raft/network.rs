@@ -3,7 +3,9 @@
 //! Entries, heartbeats and snapshots go over connections of their own, so that none waits behind another. Whatever
 //! fails is `Unreachable`: openraft then backs off instead of trying again at once.
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,10 +17,11 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AnyError, OptionalSend};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::types::{PeerNode, Snapshot, TypeConfig, Vote};
+use super::types::{PeerNode, Snapshot, StoredMembership, TypeConfig, Vote};
 use super::wire;
 use crate::peer::codec;
 use crate::peer::message::raft::{
@@ -36,20 +39,35 @@ const CHUNK_WITHIN: Duration = Duration::from_secs(20);
 /// Bytes of one piece of a snapshot.
 pub const CHUNK_BYTES: usize = 1 << 20;
 
+/// Where members are now. openraft goes on with the clients that it has when a member's address changes, so a client looks
+/// here with each call. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses(Arc<Mutex<BTreeMap<u64, PeerNode>>>);
+
+impl Addresses {
+    /// The effective membership is this.
+    pub fn learn(&self, membership: &StoredMembership) {
+        let nodes = membership.membership().nodes();
+        *self.0.lock() = nodes.map(|(id, node)| (*id, node.clone())).collect();
+    }
+}
+
 /// Makes clients.
 #[derive(Debug)]
 pub struct Network {
     peers: Peers,
+    addresses: Addresses,
 }
 
 impl Network {
-    /// Calls go through `peers`.
-    pub fn new(peers: Peers) -> Self {
-        Self { peers }
+    /// Calls go through `peers`, to where `addresses` says.
+    pub fn new(peers: Peers, addresses: Addresses) -> Self {
+        Self { peers, addresses }
     }
 
     fn client(&self, id: u64, node: &PeerNode, lane: Lane) -> Client {
-        Client { peers: self.peers.clone(), target: target(id, node), lane }
+        let (peers, addresses) = (self.peers.clone(), self.addresses.clone());
+        Client { peers, addresses, id, node: node.clone(), lane }
     }
 }
 
@@ -79,7 +97,10 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 #[derive(Debug)]
 pub struct Client {
     peers: Peers,
-    target: Option<Target>,
+    addresses: Addresses,
+    id: u64,
+    /// Where it was when this client was made: the last word on a node that is no member any more.
+    node: PeerNode,
     lane: Lane,
 }
 
@@ -93,13 +114,17 @@ impl Client {
         within: Duration,
     ) -> Result<A, Unreachable<TypeConfig>> {
         let unreachable = |why: String| Unreachable::new(&AnyError::error(why));
-        let Some(target) = &self.target else {
+        let target = match self.addresses.0.lock().get(&self.id) {
+            Some(node) => target(self.id, node),
+            None => target(self.id, &self.node),
+        };
+        let Some(target) = target else {
             return Err(unreachable("the membership names a node by no valid name".to_owned()));
         };
         let payload = Bytes::from(codec::encode(question));
         let answer = self
             .peers
-            .call(target, self.lane, kind, payload, within)
+            .call(&target, self.lane, kind, payload, within)
             .await
             .map_err(|e| unreachable(e.to_string()))?;
         codec::decode(&answer).map_err(|e| unreachable(e.to_string()))

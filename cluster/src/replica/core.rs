@@ -1,6 +1,6 @@
 //! What the replica's tasks share: the world, the peers, and, once this node belongs to a cluster, its seat in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,13 +11,16 @@ use config::ids::NodeName;
 use config::node::NodeFile;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::timeout;
 
 use super::pushes::Pushes;
 use super::slot::{self, QUESTIONS_MAX, Question};
+use super::standing::Standing;
 use super::{lease, views};
 use crate::fatal::{Bell, Fatal};
 use crate::hooks::panic_point;
 use crate::lease::Push;
+use crate::membership::drive::{self, Progress};
 use crate::peer::codec;
 use crate::peer::message::control::IdentityV1;
 use crate::peer::message::kind;
@@ -26,7 +29,7 @@ use crate::peer::{Identity, Lane, Peers, Target};
 use crate::raft::backend::Redb;
 use crate::raft::log::Log;
 use crate::raft::machine::{Machine, Raft, Shared};
-use crate::raft::network::{Network, target};
+use crate::raft::network::{Addresses, Network, target};
 use crate::raft::offline::STORE;
 use crate::raft::serve::Service;
 use crate::raft::types::{PeerNode, RaftFatal, StoredMembership, TypeConfig, WatchReceiver};
@@ -36,6 +39,8 @@ use crate::world::{BootNs, BoxFuture, World};
 
 const PUSH_WITHIN: Duration = Duration::from_secs(1);
 const PUSHES_AT_ONCE: usize = 64;
+/// A voter that was heard of within this can take the leadership.
+const RUNS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Shared by all tasks of the replica's domain, and by its door.
 pub(crate) struct Core {
@@ -50,7 +55,8 @@ pub(crate) struct Core {
     /// The consensus core ends because it was told to.
     pub leaving: AtomicBool,
     pub pushes: Pushes,
-    /// One membership operation at a time.
+    pub standing: Arc<Standing>,
+    /// Whoever changes whose disk this is.
     pub membership: Arc<tokio::sync::Mutex<()>>,
     pushing: Arc<Semaphore>,
 }
@@ -61,6 +67,7 @@ pub(crate) struct Ends {
     pub lease: Arc<AtomicU64>,
     pub bell: Bell,
     pub pushes: Pushes,
+    pub standing: Arc<Standing>,
 }
 
 /// This node's place in its cluster.
@@ -79,6 +86,9 @@ pub(crate) struct Seat {
     pub told: Notify,
     /// Rung when this node shows another revision.
     pub changed: Notify,
+    /// How far the membership operation is; none: there is none, or this node does not lead.
+    pub progress: Mutex<Option<Progress>>,
+    addresses: Addresses,
 }
 
 /// What the consensus core says of itself.
@@ -103,7 +113,7 @@ impl Core {
         identity: Arc<Mutex<Identity>>,
         ends: Ends,
     ) -> Arc<Self> {
-        let Ends { view, lease, bell, pushes } = ends;
+        let Ends { view, lease, bell, pushes, standing } = ends;
         Arc::new(Self {
             world,
             node,
@@ -115,6 +125,7 @@ impl Core {
             bell,
             leaving: AtomicBool::new(false),
             pushes,
+            standing,
             membership: Arc::default(),
             pushing: Arc::new(Semaphore::new(PUSHES_AT_ONCE)),
         })
@@ -152,7 +163,8 @@ impl Core {
         let (machine, shared) = Machine::open(&self.world, log.clone(), self.bell.clone())
             .await
             .map_err(failed("reading the snapshot"))?;
-        let network = Network::new(self.peers.clone());
+        let addresses = Addresses::default();
+        let network = Network::new(self.peers.clone(), addresses.clone());
         let raft = Raft::new(identity.raft_id, crate::raft::config(), network, log.clone(), machine)
             .await
             .map_err(|error| self.fell(&error))?;
@@ -170,6 +182,8 @@ impl Core {
             shown: Mutex::default(),
             told: Notify::new(),
             changed: Notify::new(),
+            progress: Mutex::default(),
+            addresses,
         });
         {
             let mut me = self.identity.lock();
@@ -179,6 +193,7 @@ impl Core {
         *self.seat.lock() = Some(seat.clone());
         let spawn = |what, task: BoxFuture<'static, ()>| drop(tokio::spawn(self.bell.guard(what, task)));
         spawn("the watch on roles", Box::pin(watch_role(self.clone(), seat.clone(), role)));
+        spawn("the leader's membership operations", Box::pin(drive::run(self.clone(), seat.clone())));
         spawn("the leader's slot", Box::pin(slot::run(self.clone(), seat.clone(), asked)));
         spawn("the publisher of views", Box::pin(views::run(self.clone(), seat.clone())));
         spawn("the renewal of the view lease", Box::pin(lease::run(self.clone(), seat.clone())));
@@ -238,6 +253,62 @@ impl Seat {
         self.role.borrow().leading.is_some()
     }
 
+    /// Whether a raft id was taken away, or was never given to anybody: ids are places in the log, so the log has passed
+    /// it, and the state knows nobody who holds it.
+    pub fn is_fenced(&self, id: RaftId) -> bool {
+        let replicated = self.shared.replicated.lock();
+        let founded = replicated.state.cluster_id().is_some();
+        let members = replicated.state.members();
+        if !founded || id.0 > replicated.applied_index() {
+            return false;
+        }
+        let removed = members.operation().and_then(|operation| operation.change.removes()) == Some(id)
+            && replicated.membership.membership().get_joint_config().len() == 1
+            && replicated.membership.membership().get_node(&id.0).is_none();
+        removed || members.get(id).is_none()
+    }
+
+    /// The last index of this node's log, and for each member that it leads the last one that is there too.
+    pub fn matched(&self) -> (u64, BTreeMap<u64, Option<u64>>) {
+        let metrics = self.raft.metrics();
+        let now = metrics.borrow_watched();
+        let last = now.last_log_index.unwrap_or(0);
+        let all = now.replication.iter().flatten().map(|(id, at)| (*id, at.map(|at| at.index)));
+        (last, all.collect())
+    }
+
+    /// Members that answered this leader within `within`.
+    pub fn heard(&self, within: Duration) -> BTreeSet<u64> {
+        crate::raft::heard(&self.raft.metrics().borrow_watched(), within)
+    }
+
+    /// Gives the leadership to the running voter that is furthest, and waits until it is gone; false: nobody took it.
+    pub async fn hand_over(&self, within: Duration) -> bool {
+        if !self.leads() {
+            return true;
+        }
+        let Some(next) = self.successor() else { return false };
+        tracing::info!(to = next, "hands leadership over");
+        if let Err(error) = self.raft.trigger().transfer_leader(next).await {
+            tracing::warn!(%error, "leadership was not handed over");
+        }
+        let mut role = self.role.clone();
+        matches!(timeout(within, role.wait_for(|role| role.leading.is_none())).await, Ok(Ok(_)))
+    }
+
+    /// Whether anybody but this node votes.
+    pub fn has_other_voters(&self) -> bool {
+        self.role.borrow().membership.membership().voter_ids().any(|id| id != self.raft_id.0)
+    }
+
+    fn successor(&self) -> Option<u64> {
+        let voters: BTreeSet<u64> = self.role.borrow().membership.membership().voter_ids().collect();
+        let running = self.heard(RUNS_WITHIN);
+        let (_, matched) = self.matched();
+        let others = matched.iter().filter(|(id, _)| **id != self.raft_id.0 && voters.contains(id));
+        others.max_by_key(|(id, at)| (running.contains(id), **at)).map(|(id, _)| *id)
+    }
+
     /// All members: id and name.
     pub fn members(&self) -> Vec<(u64, String)> {
         let role = self.role.borrow();
@@ -264,6 +335,7 @@ async fn watch_role(core: Arc<Core>, seat: Arc<Seat>, role: watch::Sender<Role>)
         role.send_if_modified(|held| {
             let differs = *held != next;
             if differs {
+                seat.addresses.learn(&next.membership);
                 *held = next;
             }
             differs

@@ -8,19 +8,20 @@ use std::time::Duration;
 use config::node::{NodeFile, TlsFiles};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::core::{Core, Ends, Seat};
 use super::pushes::Pushes;
 use super::service::Desk;
+use super::standing::Standing;
 use super::{Applied, ProposeError, ask, change};
 use crate::fatal::{Bell, Fatal};
 use crate::hooks::panic_point;
 use crate::lease::{Ask, AskError, AskReply, Push};
-use crate::membership;
+use crate::membership::{self, order::OrderError};
+use crate::peer::message::members::{MembersV1, ReportV1};
 use crate::peer::{Door, Identity, Me, Peers};
 use crate::raft::log::blocking;
-use crate::raft::types::WatchReceiver;
 use crate::recover;
 use crate::state::command::DocumentChange;
 use crate::state::ids::{RaftId, Revision, SessionId};
@@ -32,7 +33,6 @@ use crate::world::World;
 const AT_ONCE: usize = 256;
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 const SHUT_WITHIN: Duration = Duration::from_secs(5);
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Written and removed at start: a node whose disk is full says so then, and not in the middle of its first write.
 const ROOM: &str = "room";
 const ROOM_BYTES: usize = 1 << 20;
@@ -54,6 +54,10 @@ pub(crate) enum Request {
     Register(u128, oneshot::Sender<Result<SessionId, AskError>>),
     /// [`super::Replica::ask`].
     Ask(Ask, oneshot::Sender<Result<AskReply, AskError>>),
+    /// [`super::Replica::leave`] and [`super::Replica::replace`].
+    Order(MembersV1, oneshot::Sender<Result<ReportV1, OrderError>>),
+    /// [`super::Replica::members`].
+    Members(oneshot::Sender<Option<ReportV1>>),
     /// [`super::Replica::digest`].
     Digest(oneshot::Sender<Option<(u64, u64)>>),
     /// [`super::Replica::stop`].
@@ -72,15 +76,16 @@ pub(crate) struct Wiring {
     pub lease: Arc<AtomicU64>,
     pub asked: mpsc::Receiver<Request>,
     pub pushed: mpsc::Sender<Push>,
+    pub standing: Arc<Standing>,
     pub bell: Bell,
     pub ready: oneshot::Sender<Result<Box<dyn Send + Sync>, Fatal>>,
 }
 
 /// The domain's main.
 pub(crate) async fn run(world: World, node: Arc<NodeFile>, wiring: Wiring) {
-    let Wiring { view, lease, mut asked, pushed, bell, ready } = wiring;
+    let Wiring { view, lease, mut asked, pushed, standing, bell, ready } = wiring;
     let pushes = Pushes::default();
-    let ends = Ends { view, lease, bell: bell.clone(), pushes: pushes.clone() };
+    let ends = Ends { view, lease, bell: bell.clone(), pushes: pushes.clone(), standing };
     let begun = begin(world, node, ends).await;
     let (core, door, lock) = match begun {
         Ok(begun) => begun,
@@ -94,7 +99,7 @@ pub(crate) async fn run(world: World, node: Arc<NodeFile>, wiring: Wiring) {
         return;
     }
     tokio::spawn(bell.guard("the delivery of pushes", pushes.deliver(pushed)));
-    tokio::spawn(bell.guard("the joining of the cluster", membership::settle(core.clone())));
+    tokio::spawn(bell.guard("the joining of the cluster", membership::join::tend(core.clone())));
     serve(&core, &mut asked).await;
     core.leaving.store(true, Ordering::Release);
     if let Some(seat) = core.seat() {
@@ -202,6 +207,8 @@ async fn work(core: &Arc<Core>, request: Request) {
             };
             drop(reply.send(answer));
         }
+        Request::Order(order, reply) => drop(reply.send(membership::order::order(core, order).await)),
+        Request::Members(reply) => drop(reply.send(membership::order::report(core).await)),
         Request::Digest(reply) => {
             let digest = core.seat().map(|seat| {
                 let replicated = seat.shared.replicated.lock();
@@ -219,41 +226,21 @@ fn refuse(request: Request) {
         Request::Change { reply, .. } => drop(reply.send(Err(ProposeError::NoLeader))),
         Request::Register(_, reply) => drop(reply.send(Err(AskError::Overloaded))),
         Request::Ask(_, reply) => drop(reply.send(Err(AskError::Overloaded))),
+        Request::Order(_, reply) => drop(reply.send(Err(OrderError::NoLeader))),
+        Request::Members(reply) => drop(reply),
         Request::Digest(reply) => drop(reply),
         Request::Stop => {}
     }
 }
 
-/// Hands leadership to the voter that is furthest, then ends the consensus core.
+/// Hands leadership over, then ends the consensus core.
 async fn leave(seat: &Seat) {
-    if seat.leads()
-        && let Some(next) = successor(seat)
-    {
-        tracing::info!(to = next, "hands leadership over");
-        if let Err(error) = seat.raft.trigger().transfer_leader(next).await {
-            tracing::warn!(%error, "leadership was not handed over");
-        }
-        let gone = async {
-            while seat.leads() {
-                sleep(LOOK_AGAIN).await;
-            }
-        };
-        if timeout(HAND_OVER_WITHIN, gone).await.is_err() {
-            tracing::warn!(within = ?HAND_OVER_WITHIN, "no other node took the leadership");
-        }
+    if seat.has_other_voters() && !seat.hand_over(HAND_OVER_WITHIN).await {
+        tracing::warn!(within = ?HAND_OVER_WITHIN, "no other node took the leadership");
     }
     match timeout(SHUT_WITHIN, seat.raft.shutdown()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "the consensus core did not end well"),
         Err(_) => tracing::warn!(within = ?SHUT_WITHIN, "the consensus core did not end"),
     }
-}
-
-fn successor(seat: &Seat) -> Option<u64> {
-    let voters: Vec<u64> = seat.role.borrow().membership.membership().voter_ids().collect();
-    let metrics = seat.raft.metrics();
-    let now = metrics.borrow_watched();
-    let replication = now.replication.as_ref()?;
-    let others = replication.iter().filter(|(id, _)| **id != seat.raft_id.0 && voters.contains(id));
-    others.max_by_key(|(_, matched)| matched.map(|id| id.index)).map(|(id, _)| *id)
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::ask;
 use super::change::{self, Changed};
-use super::core::{Core, same};
+use super::core::{Core, Seat, same};
 use super::lease::confirm;
 use super::slot::Question;
 use crate::lease::{Ask, AskError};
@@ -30,6 +30,16 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) struct Desk(pub Weak<Core>);
 
 impl Serve for Desk {
+    fn admits(&self, from: &Caller, lane: Lane) -> Result<(), String> {
+        let seat = self.0.upgrade().and_then(|core| core.seat());
+        match (seat, from.raft_id) {
+            // On this lane it is told what became of it.
+            _ if lane == Lane::Control => Ok(()),
+            (Some(seat), Some(id)) => fence(&seat, id),
+            _ => Ok(()),
+        }
+    }
+
     fn serve(
         &self,
         from: Caller,
@@ -42,8 +52,9 @@ impl Serve for Desk {
             let core = core.ok_or("this node is stopping")?;
             match lane {
                 Lane::Raft | Lane::Heartbeat | Lane::Snapshot => {
-                    from.raft_id.ok_or("a node that is no member takes no part in consensus")?;
+                    let id = from.raft_id.ok_or("a node that is no member takes no part in consensus")?;
                     let seat = core.seat().ok_or("this node belongs to no cluster yet")?;
+                    fence(&seat, id)?;
                     seat.service.serve(kind, &payload).await
                 }
                 Lane::Quota => quota(&core, from, kind, &payload).await,
@@ -55,6 +66,9 @@ impl Serve for Desk {
 
 async fn quota(core: &Arc<Core>, from: Caller, kind: u16, payload: &[u8]) -> Result<Bytes, String> {
     let member = from.raft_id.ok_or("a node that is no member has no quota")?;
+    if let Some(seat) = core.seat() {
+        fence(&seat, member)?;
+    }
     let answer = match kind {
         kind::ASK => {
             let ask: Ask = read::<AskV1>(payload)?.try_into().map_err(text)?;
@@ -90,7 +104,23 @@ async fn here<T>(
     timeout(ANSWER_WITHIN, ask::here(&seat, question)).await.unwrap_or(Err(AskError::Overloaded))
 }
 
+/// A node that was removed may not know it, and goes on with what it has: nothing of it counts.
+fn fence(seat: &Seat, id: RaftId) -> Result<(), String> {
+    if seat.is_fenced(id) {
+        return Err(format!(
+            "raft id {} was removed from this cluster: start its node with an empty data directory",
+            id.0
+        ));
+    }
+    Ok(())
+}
+
 async fn control(core: &Arc<Core>, from: Caller, kind: u16, payload: &[u8]) -> Result<Bytes, String> {
+    let seat = core.seat();
+    let fenced = from.raft_id.zip(seat).and_then(|(id, seat)| fence(&seat, id).err());
+    if let Some(reason) = fenced.as_ref().filter(|_| kind != kind::JOIN) {
+        return Err(reason.clone());
+    }
     let answer = match kind {
         kind::APPLY => {
             let apply: ApplyV1 = read(payload)?;
@@ -111,10 +141,10 @@ async fn control(core: &Arc<Core>, from: Caller, kind: u16, payload: &[u8]) -> R
         kind::JOIN => {
             let join: JoinV1 = read(payload)?;
             // A member passes on what another node asked of it; a stranger speaks for itself alone.
-            if from.raft_id.is_none() && !same(&from.name, &join.name) {
+            if (from.raft_id.is_none() || fenced.is_some()) && !same(&from.name, &join.name) {
                 return Err(format!("node {} asks to join as {}", from.name, join.name));
             }
-            codec::encode(&membership::asked_to_join(core, join).await)
+            codec::encode(&membership::join::asked(core, join).await)
         }
         kind::PROBE => {
             let probe: ProbeV1 = read(payload)?;
@@ -127,6 +157,7 @@ async fn control(core: &Arc<Core>, from: Caller, kind: u16, payload: &[u8]) -> R
             };
             codec::encode(&answer)
         }
+        kind::MEMBERS => codec::encode(&membership::order::asked(core, from.raft_id, read(payload)?).await?),
         _ => return Err(format!("found message kind {kind}, wanted one of control's")),
     };
     Ok(answer.into())

@@ -77,6 +77,8 @@ fn build(seat: &Seat) -> View {
         applied_index: replicated.applied_index(),
         buckets: state.ledger().buckets(),
         members: members.collect(),
+        operation: state.members().operation().cloned(),
+        ended: state.members().ended().cloned(),
     }
 }
 
@@ -85,5 +87,7 @@ fn same(a: &View, b: &View) -> bool {
     (a.raft_id, a.cluster_id, a.revision, a.secret, a.leader, a.term, a.is_leader, a.applied_index)
         == (b.raft_id, b.cluster_id, b.revision, b.secret, b.leader, b.term, b.is_leader, b.applied_index)
         && a.members == b.members
+        && a.operation == b.operation
+        && a.ended == b.ended
         && a.document.is_some() == b.document.is_some()
 }

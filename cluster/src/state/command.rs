@@ -3,6 +3,7 @@
 use config::ids::NodeName;
 
 use super::ids::{Key, LeaseId, RaftId, Revision, SessionId, Tau, Tokens};
+use super::members::{Begun, MemberChange};
 
 /// One log entry of ours. Applied in this order: stamp, document, registers, batches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,15 @@ pub enum Command {
     },
     /// Reserves a raft id for a node that joins: the outcome is the id.
     Admit(Member),
+    /// Begins a membership operation, unless one is under way.
+    Begin(MemberChange),
+    /// Ends the membership operation that began at this index.
+    End {
+        /// Index of its `Begin`.
+        operation: u64,
+        /// Why nothing came of it; none: it was carried out.
+        failed: Option<String>,
+    },
 }
 
 /// A node as the state knows it.
@@ -107,6 +117,8 @@ pub enum Outcome {
     Founded(bool),
     /// Of `Admit`.
     Admitted(RaftId),
+    /// Of `Begin`.
+    Begun(Begun),
     /// Entries without a command (blank, membership).
     None,
 }

@@ -45,6 +45,11 @@ impl Key {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RaftId(pub u64);
 
+impl RaftId {
+    /// Of the node that founds a cluster: it has a place in the group before there is a log that could give it a number.
+    pub const FOUNDER: Self = Self(1);
+}
+
 /// A gateway document's number, from 1; 0: none was applied yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Revision(pub u64);

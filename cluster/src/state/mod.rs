@@ -7,7 +7,7 @@
 //! amounts    who may have how much, since when     ghosts   what an unknown key has
 //! sessions   gateways' lives                       pages    where buckets lie
 //! census     how many buckets, and whose           snapshot the whole state as plain data
-//! shadow     a copy for the leader to try on
+//! shadow     a copy for the leader to try on       members  who holds a raft id, and the operation under way
 //! ```
 //!
 //! Places kept for later: settle and refund (quota.md 4.2) are booked between report and grant in `ledger`, with the
@@ -21,6 +21,7 @@ pub mod documents;
 pub mod ids;
 pub mod key;
 pub mod ledger;
+pub mod members;
 pub mod sessions;
 pub mod shadow;
 pub mod snapshot;
@@ -42,7 +43,6 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use config::gateway::GatewayDocument;
@@ -54,6 +54,7 @@ use self::digest::Digester;
 use self::documents::Documents;
 use self::ids::{Key, LimitId, RaftId, Revision, Tau};
 use self::ledger::Ledger;
+use self::members::Members;
 use self::sessions::Sessions;
 use self::shadow::BucketView;
 
@@ -61,7 +62,7 @@ use self::shadow::BucketView;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     founded: Option<Founded>,
-    members: BTreeMap<RaftId, Member>,
+    members: Members,
     documents: Documents,
     ledger: Ledger,
 }
@@ -76,7 +77,8 @@ struct Founded {
 impl State {
     /// Applies a log entry. The same entries in the same order give the same state and outcomes on every node.
     ///
-    /// - `index`: of the log entry; the raft id that `Found` and `Admit` give out, so that no id is given twice.
+    /// - `index`: of the log entry; the raft id that `Admit` gives out, so that no id is given twice. The founder's, 1, was
+    ///   there before the log; the entries 0 and 1 are never an `Admit`.
     /// - `term`: of the log entry; a stamped entry of another term does nothing.
     ///
     /// Before `Found` nothing else is applied.
@@ -87,13 +89,18 @@ impl State {
                     return Outcome::Founded(false);
                 }
                 self.founded = Some(Founded { cluster_id: *cluster_id, secret: *secret });
-                self.members.insert(RaftId(index), founder.clone());
+                self.members.admit(RaftId::FOUNDER, founder.clone());
                 Outcome::Founded(true)
             }
             _ if self.founded.is_none() => Outcome::None,
             Command::Admit(member) => {
-                self.members.insert(RaftId(index), member.clone());
+                self.members.admit(RaftId(index), member.clone());
                 Outcome::Admitted(RaftId(index))
+            }
+            Command::Begin(change) => Outcome::Begun(self.members.begin(index, change)),
+            Command::End { operation, failed } => {
+                self.members.end(*operation, failed.as_deref());
+                Outcome::None
             }
             Command::Stamped(stamped) if stamped.term != term => Outcome::Fenced,
             Command::Stamped(stamped) => Outcome::Stamped(self.stamped(stamped)),
@@ -131,7 +138,8 @@ impl State {
         if let Some(founded) = &mut self.founded {
             founded.cluster_id = cluster_id;
         }
-        self.members = BTreeMap::from([(id, member)]);
+        self.members = Members::default();
+        self.members.admit(id, member);
     }
 
     /// Names the cluster; none: not founded yet.
@@ -144,8 +152,8 @@ impl State {
         self.founded.map(|founded| founded.secret)
     }
 
-    /// All nodes that were ever given a raft id.
-    pub fn members(&self) -> &BTreeMap<RaftId, Member> {
+    /// Who holds a raft id, and the membership operation under way.
+    pub fn members(&self) -> &Members {
         &self.members
     }
 
@@ -205,9 +213,7 @@ impl State {
         if let Some(founded) = &self.founded {
             digester.wide(founded.cluster_id).bytes(&founded.secret);
         }
-        for (id, member) in &self.members {
-            digester.number(id.0).bytes(member.name.as_str().as_bytes()).bytes(member.address.as_bytes());
-        }
+        self.members.digest(&mut digester);
         self.documents.digest(&mut digester);
         self.ledger.digest(&mut digester);
         digester.finish()

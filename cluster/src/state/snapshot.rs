@@ -16,6 +16,7 @@ use super::documents::{Documents, Edition};
 use super::ghosts::Ghosts;
 use super::ids::{Key, LeaseId, LimitId, RaftId, Revision, SessionId, Tau};
 use super::ledger::{Ledger, Sweep};
+use super::members::{Ended, Members, Operation};
 use super::sessions::{Session, Sessions};
 use super::{Founded, State};
 
@@ -26,6 +27,10 @@ pub struct SnapshotV1 {
     pub founded: Option<(u128, [u8; 16])>,
     /// Raft id, name, address.
     pub members: Vec<(RaftId, NodeName, String)>,
+    /// The membership operation under way.
+    pub operation: Option<Operation>,
+    /// The last one that ended.
+    pub ended: Option<Ended>,
     /// Revision, cluster time, canonical JSON, request.
     pub history: Vec<(Revision, Tau, String, u128)>,
     /// Cluster time.
@@ -161,7 +166,9 @@ impl From<&State> for SnapshotV1 {
         let ghosts = ledger.ghosts.by_class.iter();
         Self {
             founded: state.founded.map(|founded| (founded.cluster_id, founded.secret)),
-            members: state.members.iter().map(member).collect(),
+            members: state.members.by_id.iter().map(member).collect(),
+            operation: state.members.operation.clone(),
+            ended: state.members.ended.clone(),
             history: state.documents.history().map(edition).collect(),
             tau: ledger.tau,
             next_lid: ledger.next_lid,
@@ -227,7 +234,11 @@ impl TryFrom<SnapshotV1> for State {
         let members = from.members.into_iter();
         Ok(Self {
             founded: from.founded.map(|(cluster_id, secret)| Founded { cluster_id, secret }),
-            members: members.map(|(id, name, address)| (id, Member { name, address })).collect(),
+            members: Members {
+                by_id: members.map(|(id, name, address)| (id, Member { name, address })).collect(),
+                operation: from.operation,
+                ended: from.ended,
+            },
             documents: Documents::restored(history.collect()).map_err(BadSnapshot)?,
             ledger,
         })

@@ -326,7 +326,7 @@ fn the_first_found_wins_and_ids_are_places_in_the_log() {
     assert_eq!(cluster.state.apply(5, 1, &again), Outcome::Founded(false));
     assert_eq!((cluster.state.cluster_id(), cluster.state.secret()), (Some(1), Some(SECRET)));
     assert_eq!(cluster.state.apply(7, 1, &Command::Admit(member("n2"))), Outcome::Admitted(RaftId(7)));
-    let ids: Vec<RaftId> = cluster.state.members().keys().copied().collect();
+    let ids: Vec<RaftId> = cluster.state.members().by_id().keys().copied().collect();
     assert_eq!(ids, [RaftId(1), RaftId(7)]);
 }
 

@@ -1,6 +1,7 @@
 //! Replicas in one process, over real loopback sockets and real files.
 
 mod faults;
+mod members;
 mod recover;
 mod storage;
 mod world;

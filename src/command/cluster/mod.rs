@@ -1,7 +1,11 @@
 //! `quorumgate cluster`: one file an action.
 
+mod follow;
 mod init;
+mod join;
+mod leave;
 mod recover;
+mod replace;
 mod status;
 
 use std::process::ExitCode;
@@ -21,6 +25,12 @@ enum Action {
     /// Found a cluster of this one running node, once in a cluster's life. Nodes whose files name it as a peer join it
     /// by themselves.
     Init(init::Init),
+    /// Wait until a node that was started with peers in its file is a member, and show how far it is.
+    Join(join::Join),
+    /// Remove a member: it hands its leases and its leadership back, finishes its requests, and ends.
+    Leave(leave::Leave),
+    /// Replace a member by another in one change: the old one leaves, the new one gets its vote.
+    Replace(replace::Replace),
     /// Show a node's view of its cluster.
     Status(status::Status),
     /// Begin anew from one node's disk, when a majority of the cluster's disks is lost for good.
@@ -38,6 +48,9 @@ impl Cluster {
     pub async fn run(self) -> Result<ExitCode, String> {
         match self.action {
             Action::Init(init) => init.run().await,
+            Action::Join(join) => join.run().await,
+            Action::Leave(leave) => leave.run().await,
+            Action::Replace(replace) => replace.run().await,
             Action::Status(status) => status.run().await,
             Action::Recover(recover) => recover.run().await,
         }

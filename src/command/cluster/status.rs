@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::CALL_WITHIN;
+use super::follow::step_of;
 use crate::command::{Door, client};
 
 /// `quorumgate cluster status`.
@@ -39,12 +40,23 @@ impl Status {
         for member in status["members"].as_array().map_or(&[][..], Vec::as_slice) {
             let kind = if member["voter"] == true { "voter" } else { "learner" };
             let field = |name: &str| member[name].as_str().unwrap_or("?").to_owned();
+            let leads = if member["raft_id"] == status["leader"]["raft_id"] { "  leads" } else { "" };
+            let lag = member["lag"].as_u64().map_or(String::new(), |lag| format!("  {lag} entries behind"));
             println!(
-                "member    {:<16} id {:<6} {kind:<8} {}",
+                "member    {:<16} id {:<6} {kind:<8} {}{lag}{leads}",
                 field("name"),
                 member["raft_id"],
                 field("address")
             );
+        }
+        let (operation, last) = (&status["membership"]["operation"], &status["membership"]["last"]);
+        if !operation.is_null() {
+            println!("under way {}", step_of(operation));
+        }
+        if !last.is_null() {
+            let by = last["by"].as_str().map(|by| format!(" by {by}")).unwrap_or_default();
+            let field = |name: &str| last[name].as_str().unwrap_or("?").to_owned();
+            println!("last      {} {}{by}: {}", field("kind"), field("node"), field("result"));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -60,6 +60,8 @@ pub enum JoinAnswerV1 {
     Refused(String),
     /// No leader here: ask another, or later.
     Again,
+    /// Its raft id was taken from it: its disk can not be used any more.
+    Removed,
 }
 
 /// A member reports what it has and asks how far it must have applied to be up to date.
@@ -91,4 +93,6 @@ pub struct IdentityV1 {
     pub raft_id: u64,
     /// Its name.
     pub name: String,
+    /// It was removed from the cluster: nothing may start on this disk.
+    pub removed: bool,
 }

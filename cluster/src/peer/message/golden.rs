@@ -4,6 +4,7 @@
 use super::Blob;
 use super::control::*;
 use super::log::*;
+use super::members::*;
 use super::quota::*;
 use super::raft::*;
 use crate::peer::codec::{decode, encode};
@@ -58,9 +59,15 @@ fn what_the_log_holds_keeps_its_bytes() {
     let found = CommandV1::Found { cluster_id: 1, secret: [7; 16], founder: member() };
     frozen!(found, CommandV1, "010107070707070707070707070707070707026e3103613a31");
     frozen!(CommandV1::Admit(member()), CommandV1, "02026e3103613a31");
+    let join = MemberChangeV1::Join { id: 1, address: "a:1".into() };
+    frozen!(CommandV1::Begin(join), CommandV1, "03000103613a31");
+    frozen!(CommandV1::Begin(MemberChangeV1::Leave(1)), CommandV1, "030101");
+    frozen!(CommandV1::Begin(MemberChangeV1::Replace { old: 1, new: 2 }), CommandV1, "03020102");
+    frozen!(CommandV1::End { operation: 7, failed: Some("no".into()) }, CommandV1, "040701026e6f");
     let file = SnapshotFileV1 { last: Some(ID), membership_at: None, membership: membership(), state: 5u8 };
     frozen!(file, SnapshotFileV1<u8>, "0102fb2c01000101010101026e3103613a3105");
-    frozen!(IdentityV1 { cluster_id: 1, raft_id: 2, name: "n1".into() }, IdentityV1, "0102026e31");
+    let identity = IdentityV1 { cluster_id: 1, raft_id: 2, name: "n1".into(), removed: true };
+    frozen!(identity, IdentityV1, "0102026e3101");
 }
 
 #[test]
@@ -145,7 +152,46 @@ fn what_replicas_say_keeps_its_bytes() {
     frozen!(JoinAnswerV1::Member, JoinAnswerV1, "02");
     frozen!(JoinAnswerV1::Refused("no".into()), JoinAnswerV1, "03026e6f");
     frozen!(JoinAnswerV1::Again, JoinAnswerV1, "04");
+    frozen!(JoinAnswerV1::Removed, JoinAnswerV1, "05");
     frozen!(ProbeV1 { node: 1, revision: 2, applied: 3 }, ProbeV1, "010203");
     frozen!(ProbeAnswerV1::UpTo(1), ProbeAnswerV1, "0001");
     frozen!(ProbeAnswerV1::NotLeader, ProbeAnswerV1, "01");
+}
+
+#[test]
+fn what_is_said_of_members_keeps_its_bytes() {
+    frozen!(MembersV1::Report, MembersV1, "00");
+    frozen!(MembersV1::Leave("n1".into()), MembersV1, "01026e31");
+    frozen!(MembersV1::Replace { old: "n1".into(), new: "n2".into() }, MembersV1, "02026e31026e32");
+    frozen!(MembersV1::HandBack(1), MembersV1, "0301");
+    frozen!(MembersV1::Removed(1), MembersV1, "0401");
+    let (kind, node, by) = ("leave".to_owned(), "n1".to_owned(), None);
+    let under_way = ProgressV1 {
+        id: 1,
+        kind: kind.clone(),
+        node: node.clone(),
+        by: by.clone(),
+        step: "go".into(),
+        since_ms: 2,
+        entries: Some((3, 4)),
+    };
+    let ended = EndedV1 { id: 5, kind, node, by, failed: Some("no".into()) };
+    let report = ReportV1 {
+        operation: Some(under_way),
+        ended: Some(ended),
+        last_index: 6,
+        matched: vec![(1, None), (2, Some(7))],
+    };
+    frozen!(
+        MembersAnswerV1::Report(report),
+        MembersAnswerV1,
+        "000101056c65617665026e310002676f0201030401\
+         05056c65617665026e310001026e6f06020100020107"
+    );
+    frozen!(MembersAnswerV1::Refused(RefusalV1::Unsafe, "no".into()), MembersAnswerV1, "0102026e6f");
+    frozen!(MembersAnswerV1::Refused(RefusalV1::Busy, "".into()), MembersAnswerV1, "010000");
+    frozen!(MembersAnswerV1::Refused(RefusalV1::Unknown, "".into()), MembersAnswerV1, "010100");
+    frozen!(MembersAnswerV1::Draining, MembersAnswerV1, "02");
+    frozen!(MembersAnswerV1::Ready, MembersAnswerV1, "03");
+    frozen!(MembersAnswerV1::NotLeader, MembersAnswerV1, "04");
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::peer::codec::CodecError;
 use crate::state::command::{Batch, Command, DocumentChange, Item, Member, Register, Stamped};
 use crate::state::ids::{Key, LeaseId, LimitId, RaftId, Revision, SessionId, Tau};
+use crate::state::members::MemberChange;
 
 /// A position in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +84,36 @@ pub enum CommandV1 {
     },
     /// [`Command::Admit`].
     Admit(MemberV1),
+    /// [`Command::Begin`].
+    Begin(MemberChangeV1),
+    /// [`Command::End`].
+    End {
+        /// Index of its begin.
+        operation: u64,
+        /// Why nothing came of it.
+        failed: Option<String>,
+    },
+}
+
+/// [`MemberChange`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberChangeV1 {
+    /// [`MemberChange::Join`].
+    Join {
+        /// The node's raft id.
+        id: u64,
+        /// Its address for peers.
+        address: String,
+    },
+    /// [`MemberChange::Leave`]: the member's raft id.
+    Leave(u64),
+    /// [`MemberChange::Replace`].
+    Replace {
+        /// Raft id of who goes.
+        old: u64,
+        /// Raft id of who comes.
+        new: u64,
+    },
 }
 
 /// [`Member`].
@@ -195,6 +226,26 @@ impl TryFrom<MemberV1> for Member {
     }
 }
 
+impl From<&MemberChange> for MemberChangeV1 {
+    fn from(change: &MemberChange) -> Self {
+        match change {
+            MemberChange::Join { id, address } => Self::Join { id: id.0, address: address.clone() },
+            MemberChange::Leave { id } => Self::Leave(id.0),
+            MemberChange::Replace { old, new } => Self::Replace { old: old.0, new: new.0 },
+        }
+    }
+}
+
+impl From<MemberChangeV1> for MemberChange {
+    fn from(change: MemberChangeV1) -> Self {
+        match change {
+            MemberChangeV1::Join { id, address } => Self::Join { id: RaftId(id), address },
+            MemberChangeV1::Leave(id) => Self::Leave { id: RaftId(id) },
+            MemberChangeV1::Replace { old, new } => Self::Replace { old: RaftId(old), new: RaftId(new) },
+        }
+    }
+}
+
 impl From<&Command> for CommandV1 {
     fn from(command: &Command) -> Self {
         match command {
@@ -203,6 +254,8 @@ impl From<&Command> for CommandV1 {
                 Self::Found { cluster_id: *cluster_id, secret: *secret, founder: founder.into() }
             }
             Command::Admit(member) => Self::Admit(member.into()),
+            Command::Begin(change) => Self::Begin(change.into()),
+            Command::End { operation, failed } => Self::End { operation: *operation, failed: failed.clone() },
         }
     }
 }
@@ -216,6 +269,8 @@ impl TryFrom<CommandV1> for Command {
                 Self::Found { cluster_id, secret, founder: founder.try_into()? }
             }
             CommandV1::Admit(member) => Self::Admit(member.try_into()?),
+            CommandV1::Begin(change) => Self::Begin(change.into()),
+            CommandV1::End { operation, failed } => Self::End { operation, failed },
         })
     }
 }

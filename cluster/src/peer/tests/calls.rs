@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::fixture::*;
-use crate::peer::{CallError, Lane, PAYLOAD_BYTES_MAX};
+use crate::peer::{CallError, Lane, PAYLOAD_BYTES_MAX, Target};
 use crate::state::ids::RaftId;
 use crate::tls::Tls;
 
@@ -80,6 +80,34 @@ async fn a_full_lane_says_so_at_once_and_other_lanes_go_on() {
     let (stuck, ()) = tokio::join!(stuck, others);
     // and the callers that got no answer are told at their deadline
     assert!(stuck.iter().all(|end| *end == Err(CallError::Timeout)));
+}
+
+#[tokio::test]
+async fn calls_to_what_a_node_was_and_to_what_it_is_never_disturb_each_other() {
+    // given a slow call to n2 under its number
+    let (_door, to) = n2(plaintext());
+    let peers = n1(plaintext());
+    let now = Target { raft_id: Some(RaftId(2)), ..to.clone() };
+    let before = Target { raft_id: Some(RaftId(9)), ..to };
+    let slow = async {
+        let mut answers = Vec::new();
+        for _ in 0..5 {
+            answers.push(peers.call(&now, Lane::Raft, 100, Bytes::from_static(b"new"), SOON).await);
+        }
+        answers
+    };
+    // when others go on calling it by a number that it had before
+    let others = async {
+        for _ in 0..50 {
+            let error =
+                peers.call(&before, Lane::Raft, 0, Bytes::new(), SOON).await.expect_err("not n2 as it is");
+            assert!(matches!(error, CallError::Refused(_)), "{error}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let (answers, ()) = tokio::join!(slow, others);
+    // then every call to the right one is answered
+    assert_eq!(answers, vec![Ok(Bytes::from_static(b"new")); 5]);
 }
 
 #[tokio::test]

@@ -167,6 +167,10 @@ pub fn me(node: &str, cluster: Option<u128>, raft_id: Option<u64>) -> Me {
 pub struct Echo;
 
 impl Serve for Echo {
+    fn admits(&self, _: &Caller, _: Lane) -> Result<(), String> {
+        Ok(())
+    }
+
     fn serve(
         &self,
         from: Caller,

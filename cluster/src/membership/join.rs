@@ -1,0 +1,199 @@
+//! Asking to be let in, and letting in.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::plan::VOTERS_MAX;
+use super::{parting, propose, take_seat};
+use crate::leader::times::FAILOVER_MAX;
+use crate::peer::message::control::{JoinAnswerV1, JoinV1};
+use crate::peer::message::kind;
+use crate::peer::{Lane, Target, codec};
+use crate::raft::types::PeerNode;
+use crate::replica::core::{Core, Seat};
+use crate::replica::standing::Parting;
+use crate::state::command::{Command, Member, Outcome};
+use crate::state::ids::RaftId;
+use crate::state::members::MemberChange;
+
+const ASK_WITHIN: Duration = Duration::from_secs(8);
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Longer than any failover: who knows no leader for so long asks whether it still is a member.
+const LEADERLESS_MAX: Duration = FAILOVER_MAX.saturating_mul(2);
+
+/// Sees to it that this node is the member that it should be: joins if it belongs to no cluster, has its address changed,
+/// takes a voter's place that became free, and asks when it has lost contact. Ends when the node was removed.
+pub(crate) async fn tend(core: Arc<Core>) {
+    let mut last_said = String::new();
+    let mut led = Instant::now();
+    loop {
+        if core.standing.parting() == Parting::Removed {
+            return;
+        }
+        let seat = core.seat();
+        if let Some(seat) = &seat {
+            if parting::is_removed(seat) {
+                return parting::removed(&core, seat).await;
+            }
+            if seat.role.borrow().leader.is_some() {
+                led = Instant::now();
+            }
+            if is_settled(&core, seat) && led.elapsed() < LEADERLESS_MAX {
+                core.standing.told(None);
+                last_said.clear();
+                let mut role = seat.role.clone();
+                // Either a change, or time to look whether there is a leader.
+                let _ = timeout(ASK_AGAIN, role.changed()).await;
+                continue;
+            }
+            if seat.leads() {
+                // Its own address is all that a leader can want to have changed.
+                let change =
+                    MemberChange::Join { id: seat.raft_id, address: core.node.cluster.advertise.clone() };
+                begin(seat, change).await;
+                sleep(ASK_AGAIN).await;
+                continue;
+            }
+        }
+        // A founder that has not finished founding has nobody to ask.
+        for target in whom_to_ask(&core) {
+            let admitted = core.seat().map(|seat| (seat.cluster_id, seat.raft_id.0));
+            let join = JoinV1 {
+                name: core.node.name.as_str().to_owned(),
+                address: core.node.cluster.advertise.clone(),
+                admitted,
+                forward: true,
+            };
+            let said = match ask(&core, &target, &join).await {
+                Ok(JoinAnswerV1::Admitted { cluster_id, raft_id }) if core.seat().is_none() => {
+                    if take_seat(&core, cluster_id, raft_id).await.is_err() {
+                        return;
+                    }
+                    format!("admitted under raft id {raft_id}")
+                }
+                Ok(JoinAnswerV1::Admitted { .. } | JoinAnswerV1::Underway) => {
+                    "admitted, on its way".to_owned()
+                }
+                Ok(JoinAnswerV1::Member) => "a member".to_owned(),
+                Ok(JoinAnswerV1::Refused(reason)) => format!("refused: {reason}"),
+                Ok(JoinAnswerV1::Removed) => match core.seat() {
+                    Some(seat) => return parting::removed(&core, &seat).await,
+                    None => "refused: removed".to_owned(),
+                },
+                Ok(JoinAnswerV1::Again) => format!("{} knows no leader", target.name),
+                Err(reason) => format!("{}: {reason}", target.name),
+            };
+            if said != last_said {
+                tracing::info!(answer = %said, "asked to join");
+                core.standing.told(Some(said.clone()));
+                last_said = said;
+            }
+            if core.seat().is_some_and(|seat| is_settled(&core, &seat)) {
+                break;
+            }
+        }
+        sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Whether the membership names this node as it is, and as a voter if there is a place for one.
+fn is_settled(core: &Core, seat: &Seat) -> bool {
+    let role = seat.role.borrow();
+    let membership = role.membership.membership();
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    let named = membership.get_node(&seat.raft_id.0) == Some(&core.myself());
+    named && (voters.contains(&seat.raft_id.0) || voters.len() >= VOTERS_MAX)
+}
+
+/// The leader, then all that the node file names, then all members: who has lost contact may know no better.
+fn whom_to_ask(core: &Core) -> Vec<Target> {
+    let mut targets: Vec<Target> = Vec::new();
+    let seat = core.seat();
+    targets.extend(seat.as_ref().and_then(|seat| seat.leader()));
+    for (name, address) in &core.node.cluster.peers {
+        if *name != core.node.name {
+            targets.push(Target { name: name.clone(), address: address.clone(), raft_id: None });
+        }
+    }
+    if let Some(seat) = seat {
+        let known = |name: &str| targets.iter().any(|target| target.name.as_str() == name);
+        let others: Vec<u64> =
+            seat.members().into_iter().filter(|(_, name)| !known(name)).map(|(id, _)| id).collect();
+        targets.extend(others.into_iter().filter_map(|id| seat.member(id)));
+    }
+    targets
+}
+
+async fn ask(core: &Core, target: &Target, join: &JoinV1) -> Result<JoinAnswerV1, String> {
+    let payload = Bytes::from(codec::encode(join));
+    let answer = core.peers.call(target, Lane::Control, kind::JOIN, payload, ASK_WITHIN).await;
+    codec::decode(&answer.map_err(|e| e.to_string())?).map_err(|e| e.to_string())
+}
+
+/// A node asks this one to be let in.
+pub(crate) async fn asked(core: &Arc<Core>, join: JoinV1) -> JoinAnswerV1 {
+    let Some(seat) = core.seat() else { return JoinAnswerV1::Again };
+    // Any member knows that, and says so without a leader.
+    if let Some((cluster_id, id)) = join.admitted
+        && cluster_id == seat.cluster_id
+        && seat.is_fenced(RaftId(id))
+    {
+        return JoinAnswerV1::Removed;
+    }
+    if !seat.leads() {
+        let Some(leader) = seat.leader().filter(|_| join.forward) else { return JoinAnswerV1::Again };
+        let join = JoinV1 { forward: false, ..join };
+        return ask(core, &leader, &join).await.unwrap_or(JoinAnswerV1::Again);
+    }
+    let Ok(name) = config::ids::NodeName::parse(&join.name) else {
+        return JoinAnswerV1::Refused(format!("{:?} is no node name", join.name));
+    };
+    if name == core.node.name {
+        return JoinAnswerV1::Refused(format!(
+            "{name} is the leader's own name: two nodes have one node file"
+        ));
+    }
+    let Some((cluster_id, id)) = join.admitted else {
+        let member = Member { name, address: join.address };
+        return match propose(&seat, Command::Admit(member)).await {
+            Ok(Outcome::Admitted(id)) => {
+                tracing::info!(node = %join.name, raft_id = id.0, "admitted");
+                JoinAnswerV1::Admitted { cluster_id: seat.cluster_id, raft_id: id.0 }
+            }
+            Ok(_) | Err(_) => JoinAnswerV1::Again,
+        };
+    };
+    if cluster_id != seat.cluster_id {
+        let (found, wanted) = (format!("{cluster_id:032x}"), format!("{:032x}", seat.cluster_id));
+        return JoinAnswerV1::Refused(format!("the node's disk is of cluster {found}, this is {wanted}"));
+    }
+    let known = seat.shared.replicated.lock().state.members().get(RaftId(id)).cloned();
+    if known.is_none_or(|member| member.name != name) {
+        return JoinAnswerV1::Refused(format!("raft id {id} was not given to {name} by this cluster"));
+    }
+    let node = PeerNode { name: join.name, address: join.address };
+    let present = {
+        let role = seat.role.borrow();
+        let membership = role.membership.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        membership.get_node(&id) == Some(&node) && (voters.contains(&id) || voters.len() >= VOTERS_MAX)
+    };
+    if present {
+        return JoinAnswerV1::Member;
+    }
+    begin(&seat, MemberChange::Join { id: RaftId(id), address: node.address }).await;
+    JoinAnswerV1::Underway
+}
+
+/// Begins a join unless an operation is under way: then the node asks again, and this is done then.
+async fn begin(seat: &Seat, change: MemberChange) {
+    if seat.shared.replicated.lock().state.members().operation().is_none()
+        && let Err(reason) = propose(seat, Command::Begin(change)).await
+    {
+        tracing::warn!(%reason, "a join was not begun");
+    }
+}

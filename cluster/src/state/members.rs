@@ -1,0 +1,226 @@
+//! Who holds a raft id, and the one membership operation that may be under way.
+//!
+//! An operation is in the log from its begin to its end, so that a new leader goes on with it, and a second one can not
+//! begin meanwhile. Who was removed holds no raft id any more; a number that the log has passed and nobody holds is never
+//! given out again, so it is the mark of a node that was removed.
+
+use std::collections::BTreeMap;
+
+use config::ids::NodeName;
+use serde::{Deserialize, Serialize};
+
+use super::command::Member;
+use super::digest::Digester;
+use super::ids::RaftId;
+
+/// Members, and nodes that were given a raft id to become one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    pub(super) by_id: BTreeMap<RaftId, Member>,
+    pub(super) operation: Option<Operation>,
+    pub(super) ended: Option<Ended>,
+}
+
+/// A change of members that an operation carries out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberChange {
+    /// Makes a node a member, or changes its address; it takes the place of others of its name.
+    Join {
+        /// The node.
+        id: RaftId,
+        /// Where it is.
+        address: String,
+    },
+    /// Removes a member.
+    Leave {
+        /// The member.
+        id: RaftId,
+    },
+    /// Removes a member and gives its vote to another.
+    Replace {
+        /// Who goes.
+        old: RaftId,
+        /// Who comes.
+        new: RaftId,
+    },
+}
+
+impl MemberChange {
+    /// What operators call it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Join { .. } => "join",
+            Self::Leave { .. } => "leave",
+            Self::Replace { .. } => "replace",
+        }
+    }
+
+    /// The member that the change removes by its number.
+    pub fn removes(&self) -> Option<RaftId> {
+        match self {
+            Self::Join { .. } => None,
+            Self::Leave { id } | Self::Replace { old: id, .. } => Some(*id),
+        }
+    }
+}
+
+/// An operation under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Index of the entry with which it began.
+    pub id: u64,
+    /// What it does.
+    pub change: MemberChange,
+    /// The node that joins, leaves, or is replaced.
+    pub node: NodeName,
+    /// By whom it is replaced.
+    pub by: Option<NodeName>,
+}
+
+/// An operation that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The operation.
+    pub operation: Operation,
+    /// Why nothing came of it; none: it was carried out.
+    pub failed: Option<String>,
+}
+
+/// What came of the wish to begin an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// It is under way, under this number.
+    Yes(u64),
+    /// Another one is.
+    Busy,
+    /// It names a number that nobody holds.
+    Unknown,
+}
+
+impl Members {
+    /// All that hold a raft id, in its order.
+    pub fn by_id(&self) -> &BTreeMap<RaftId, Member> {
+        &self.by_id
+    }
+
+    /// Who holds `id`.
+    pub fn get(&self, id: RaftId) -> Option<&Member> {
+        self.by_id.get(&id)
+    }
+
+    /// The operation under way.
+    pub fn operation(&self) -> Option<&Operation> {
+        self.operation.as_ref()
+    }
+
+    /// The last operation that ended.
+    pub fn ended(&self) -> Option<&Ended> {
+        self.ended.as_ref()
+    }
+
+    pub(super) fn admit(&mut self, id: RaftId, member: Member) {
+        self.by_id.insert(id, member);
+    }
+
+    pub(super) fn begin(&mut self, index: u64, change: &MemberChange) -> Begun {
+        if self.operation.is_some() {
+            return Begun::Busy;
+        }
+        let name = |id: &RaftId| self.by_id.get(id).map(|member| member.name.clone());
+        let (node, by) = match change {
+            MemberChange::Join { id, .. } | MemberChange::Leave { id } => (name(id), None),
+            MemberChange::Replace { old, new } => (name(old), name(new)),
+        };
+        let known = by.is_some() == matches!(change, MemberChange::Replace { .. });
+        let Some(node) = node.filter(|_| known) else { return Begun::Unknown };
+        if let MemberChange::Join { id, address } = change
+            && let Some(member) = self.by_id.get_mut(id)
+        {
+            member.address.clone_from(address);
+        }
+        self.operation = Some(Operation { id: index, change: change.clone(), node, by });
+        Begun::Yes(index)
+    }
+
+    /// Does nothing if another operation is under way: two leaders may both say that one has ended.
+    pub(super) fn end(&mut self, id: u64, failed: Option<&str>) {
+        let Some(operation) = self.operation.take_if(|operation| operation.id == id) else { return };
+        if failed.is_none() {
+            match &operation.change {
+                MemberChange::Join { id: joined, .. } => {
+                    self.by_id.retain(|id, member| id == joined || member.name != operation.node);
+                }
+                MemberChange::Leave { id } | MemberChange::Replace { old: id, .. } => {
+                    self.by_id.remove(id);
+                }
+            }
+        }
+        self.ended = Some(Ended { operation, failed: failed.map(str::to_owned) });
+    }
+
+    pub(super) fn digest(&self, digester: &mut Digester) {
+        for (id, member) in &self.by_id {
+            digester.number(id.0).bytes(member.name.as_str().as_bytes()).bytes(member.address.as_bytes());
+        }
+        for operation in self.operation.iter().chain(self.ended.iter().map(|ended| &ended.operation)) {
+            digester.number(operation.id).bytes(operation.change.kind().as_bytes());
+        }
+        digester.number(self.ended.iter().filter(|ended| ended.failed.is_some()).count() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(names: &[(u64, &str)]) -> Members {
+        let mut members = Members::default();
+        for (id, name) in names {
+            let name = NodeName::parse(name).expect("a good name");
+            members.admit(RaftId(*id), Member { name, address: "a:1".to_owned() });
+        }
+        members
+    }
+
+    fn ids(members: &Members) -> Vec<u64> {
+        members.by_id.keys().map(|id| id.0).collect()
+    }
+
+    #[test]
+    fn one_operation_at_a_time_and_only_with_nodes_that_are_known() {
+        // given three members, of which one is about to leave
+        let mut members = members(&[(1, "n1"), (10, "n2"), (20, "n3")]);
+        let leave = MemberChange::Leave { id: RaftId(10) };
+        assert_eq!(members.begin(30, &MemberChange::Leave { id: RaftId(11) }), Begun::Unknown);
+        let replace = MemberChange::Replace { old: RaftId(1), new: RaftId(11) };
+        assert_eq!(members.begin(30, &replace), Begun::Unknown);
+        assert_eq!(members.begin(30, &leave), Begun::Yes(30));
+        // when another one is to leave, it has to wait
+        assert_eq!(members.begin(31, &MemberChange::Leave { id: RaftId(20) }), Begun::Busy);
+        // and an end of another operation does not end this one
+        members.end(29, None);
+        assert_eq!(members.operation().map(|operation| operation.id), Some(30));
+        // then with its own end the number is nobody's any more
+        members.end(30, None);
+        assert_eq!(ids(&members), [1, 20]);
+        let ended = members.ended().expect("it has ended");
+        assert_eq!((ended.operation.node.as_str(), &ended.failed), ("n2", &None));
+    }
+
+    #[test]
+    fn what_failed_removes_nobody_and_what_joined_takes_the_place_of_all_of_its_name() {
+        // given a node that lost its disk twice: its third number joins
+        let mut members = members(&[(1, "n1"), (10, "n2"), (20, "n2"), (30, "n2")]);
+        let join = MemberChange::Join { id: RaftId(30), address: "b:2".to_owned() };
+        // when it fails at first
+        assert_eq!(members.begin(40, &join), Begun::Yes(40));
+        members.end(40, Some("it was too slow"));
+        assert_eq!(ids(&members), [1, 10, 20, 30]);
+        // and then succeeds
+        assert_eq!(members.begin(50, &join), Begun::Yes(50));
+        members.end(50, None);
+        // then it alone is left of its name, where it said it is
+        assert_eq!(ids(&members), [1, 30]);
+        assert_eq!(members.get(RaftId(30)).map(|member| member.address.as_str()), Some("b:2"));
+    }
+}
