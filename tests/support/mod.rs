@@ -176,6 +176,27 @@ pub struct Node {
     child: Option<Child>,
 }
 
+impl Node {
+    /// Writes a node file into `folder`; `at`: for peers, clients, operators. `others` may name the node itself.
+    fn placed(folder: &Path, name: &str, at: [SocketAddr; 3], others: &[(String, SocketAddr)]) -> Self {
+        let [peers, http, admin] = at;
+        let listed: String = others
+            .iter()
+            .filter(|(other, _)| other != name)
+            .map(|(other, address)| format!("    {other}: {address}\n"))
+            .collect();
+        let listed = if listed.is_empty() { listed } else { format!("  peers:\n{listed}") };
+        let text = format!(
+            "name: {name}\ndata: data/{name}\ncluster:\n  listen: {peers}\n{listed}\
+             \x20 tls: {{ca: pki/ca.pem, certificate: pki/{name}.pem, key: pki/{name}.key}}\n\
+             http: {{listen: \"{http}\", workers: 1}}\nadmin: {{listen: \"{admin}\"}}\n"
+        );
+        let file = folder.join(format!("{name}.yaml"));
+        std::fs::write(&file, text).expect("written");
+        Self { name: name.to_owned(), http, admin, peers, file, child: None }
+    }
+}
+
 /// A cluster of real processes in a folder of its own.
 pub struct Cluster {
     pub nodes: Vec<Node>,
@@ -206,23 +227,10 @@ impl Cluster {
             .expect("written");
         let addresses: Vec<[SocketAddr; 3]> =
             names.iter().map(|_| [(); 3].map(|()| loopback(port()))).collect();
-        let mut nodes = Vec::new();
-        for (index, name) in names.iter().enumerate() {
-            let [cluster, http, admin] = addresses[index];
-            let peers: String = (0..count)
-                .filter(|other| *other != index)
-                .map(|other| format!("    {}: {}\n", names[other], addresses[other][0]))
-                .collect();
-            let peers = if peers.is_empty() { peers } else { format!("  peers:\n{peers}") };
-            let text = format!(
-                "name: {name}\ndata: data/{name}\ncluster:\n  listen: {cluster}\n{peers}\
-                 \x20 tls: {{ca: pki/ca.pem, certificate: pki/{name}.pem, key: pki/{name}.key}}\n\
-                 http: {{listen: \"{http}\", workers: 1}}\nadmin: {{listen: \"{admin}\"}}\n"
-            );
-            let file = folder.path().join(format!("{name}.yaml"));
-            std::fs::write(&file, text).expect("written");
-            nodes.push(Node { name: name.clone(), http, admin, peers: cluster, file, child: None });
-        }
+        let others: Vec<(String, SocketAddr)> =
+            names.iter().cloned().zip(addresses.iter().map(|[cluster, ..]| *cluster)).collect();
+        let place = |(name, at): (&String, &[SocketAddr; 3])| Node::placed(folder.path(), name, *at, &others);
+        let nodes = names.iter().zip(&addresses).map(place).collect();
         let mut cluster = Self { nodes, upstream, folder };
         for index in 0..count {
             cluster.start_node(index);
@@ -244,6 +252,27 @@ impl Cluster {
         assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
         cluster.wait_until_ready();
         cluster
+    }
+
+    /// Starts one more node, whose file names all that are there as peers; it joins by itself. Its index.
+    pub fn add_node(&mut self) -> usize {
+        let index = self.nodes.len();
+        let name = format!("node-{}", index + 1);
+        let made = quorumgate(self.folder.path(), &["pki", "--out", "pki", &name]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let others: Vec<(String, SocketAddr)> =
+            self.nodes.iter().map(|node| (node.name.clone(), node.peers)).collect();
+        let at = [(); 3].map(|()| loopback(port()));
+        self.nodes.push(Node::placed(self.folder.path(), &name, at, &others));
+        self.start_node(index);
+        index
+    }
+
+    /// Runs `quorumgate cluster …` against a node's door, as one types it.
+    pub fn cluster(&self, index: usize, args: &[&str]) -> Output {
+        let admin = self.nodes[index].admin.to_string();
+        let args = [&["cluster"], args, &["--admin", &admin]].concat();
+        quorumgate(self.folder.path(), &args)
     }
 
     pub fn start_node(&mut self, index: usize) {

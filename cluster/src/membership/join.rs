@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,14 +23,15 @@ use crate::state::members::MemberChange;
 
 const ASK_WITHIN: Duration = Duration::from_secs(8);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// Longer than any failover: who knows no leader for so long asks whether it still is a member.
-const LEADERLESS_MAX: Duration = FAILOVER_MAX.saturating_mul(2);
+/// Who has no leader's word for its view for so long, asks whether it still is a member. Who leads is no sign of contact: a
+/// node that nobody talks to goes on believing in the leader that it knew.
+const SILENT_MAX: Duration = FAILOVER_MAX;
 
 /// Sees to it that this node is the member that it should be: joins if it belongs to no cluster, has its address changed,
 /// takes a voter's place that became free, and asks when it has lost contact. Ends when the node was removed.
 pub(crate) async fn tend(core: Arc<Core>) {
     let mut last_said = String::new();
-    let mut led = Instant::now();
+    let mut heard = Instant::now();
     loop {
         if core.standing.parting() == Parting::Removed {
             return;
@@ -39,18 +41,18 @@ pub(crate) async fn tend(core: Arc<Core>) {
             if parting::is_removed(seat) {
                 return parting::removed(&core, seat).await;
             }
-            if seat.role.borrow().leader.is_some() {
-                led = Instant::now();
+            if core.lease.load(Ordering::Acquire) > core.world.clock.boot().0 {
+                heard = Instant::now();
             }
-            if is_settled(&core, seat) && led.elapsed() < LEADERLESS_MAX {
+            if is_settled(&core, seat) && heard.elapsed() < SILENT_MAX {
                 core.standing.told(None);
                 last_said.clear();
                 let mut role = seat.role.clone();
-                // Either a change, or time to look whether there is a leader.
+                // Either a change, or time to look whether a leader still answers.
                 let _ = timeout(ASK_AGAIN, role.changed()).await;
                 continue;
             }
-            if seat.leads() {
+            if seat.leads() && !is_settled(&core, seat) {
                 // Its own address is all that a leader can want to have changed.
                 let change =
                     MemberChange::Join { id: seat.raft_id, address: core.node.cluster.advertise.clone() };

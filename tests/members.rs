@@ -1,0 +1,192 @@
+//! Members come and go under load: from one node to three, to five, and back to three, with the commands that an operator
+//! types. Nobody who keeps within a limit notices, and nobody gets more than the limit.
+
+mod support;
+
+use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use support::{Cluster, GATEWAY, quorumgate, request};
+
+/// Of the quota `plenty`.
+const RATE: f64 = 100.0;
+const BURST: f64 = 100.0;
+const EPSILON: f64 = 0.001;
+
+/// What clients saw.
+#[derive(Default)]
+struct Seen {
+    /// Answers to the tenant that keeps within its limit, other than 200.
+    failed: Vec<String>,
+    /// Requests of the tenant that keeps within its limit.
+    steady: usize,
+    /// Sent and answered: what the tenant that does not was admitted.
+    admitted: Vec<(Instant, Instant)>,
+    refused: usize,
+}
+
+/// Clients of one node, until told to stop.
+struct Load {
+    seen: Arc<Mutex<Seen>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn on(cluster: &Cluster, index: usize, seen: &Arc<Mutex<Seen>>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (to, name) = (cluster.nodes[index].http, cluster.nodes[index].name.clone());
+        let client = |tenant: &'static str, pause: Duration| {
+            let bearer = format!("Bearer {}", cluster.token(tenant, &[]));
+            let (seen, stop, name) = (seen.clone(), stop.clone(), name.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::SeqCst) {
+                    let sent = Instant::now();
+                    let answer = request(to, "GET", "/many", &[("authorization", &bearer)], "");
+                    let mut seen = seen.lock().expect("no panic");
+                    match (tenant, answer) {
+                        ("steady", answer) => {
+                            seen.steady += 1;
+                            match answer {
+                                Ok(answer) if answer.status == 200 => {}
+                                other => seen.failed.push(format!("{name}: {other:?}")),
+                            }
+                        }
+                        (_, Ok(answer)) if answer.status == 200 => {
+                            seen.admitted.push((sent, Instant::now()));
+                        }
+                        _ => seen.refused += 1,
+                    }
+                    drop(seen);
+                    std::thread::sleep(pause);
+                }
+            })
+        };
+        let threads =
+            vec![client("steady", Duration::from_millis(250)), client("greedy", Duration::from_millis(10))];
+        Self { seen: seen.clone(), stop, threads }
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads {
+            thread.join().expect("no panic");
+        }
+        let failed = &self.seen.lock().expect("no panic").failed;
+        assert!(failed.is_empty(), "{} requests within the limit failed: {failed:#?}", failed.len());
+    }
+}
+
+/// In no interval more than B + r·(1 + ε)·t was both sent and admitted.
+fn never_more_than_the_limit(admitted: &mut [(Instant, Instant)]) {
+    admitted.sort_by_key(|(_, answered)| *answered);
+    for (first, (from, _)) in admitted.iter().enumerate() {
+        let mut count = 0.0;
+        for (sent, answered) in &admitted[first..] {
+            if sent >= from {
+                count += 1.0;
+                let bound = BURST + RATE * (1.0 + EPSILON) * answered.duration_since(*from).as_secs_f64();
+                assert!(count <= bound, "{count} admitted where {bound:.1} may be");
+            }
+        }
+    }
+}
+
+fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+fn voters(cluster: &Cluster, asked: usize) -> Vec<String> {
+    let status = cluster.status(asked);
+    let members = status["members"].as_array().expect("a list").iter();
+    let voting = members.filter(|member| member["voter"] == true);
+    voting.map(|member| member["name"].as_str().expect("a name").to_owned()).collect()
+}
+
+#[test]
+fn members_come_and_go_under_load_and_nobody_within_a_limit_notices() {
+    // given a cluster of one node
+    let mut cluster = Cluster::start(1, GATEWAY);
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let mut loads = std::collections::BTreeMap::new();
+    // when four more are started, one after another, and followed until they vote
+    for _ in 0..4 {
+        let index = cluster.add_node();
+        let text = said(&cluster.cluster(index, &["join"]));
+        let last = text.lines().last().unwrap_or_default();
+        assert_eq!(last, format!("node-{} is a voter", index + 1), "{text}");
+        cluster.wait_until_ready();
+        if index >= 2 {
+            loads.insert(index, Load::on(&cluster, index, &seen));
+        }
+    }
+    assert_eq!(voters(&cluster, 3).len(), 5);
+    let alone = cluster.cluster(2, &["leave", "node-9"]);
+    let why = String::from_utf8_lossy(&alone.stderr).into_owned();
+    assert!(!alone.status.success() && why.contains("there is no member node-9"), "{why}");
+
+    // and the founder leaves, which leads: asked at its own door
+    assert_eq!(cluster.leader(), 0);
+    let text = said(&cluster.cluster(0, &["leave"]));
+    assert!(text.contains("leave node-1") && text.ends_with("done\n"), "{text}");
+    assert_eq!(cluster.wait_for_end(0, |_| ()).code(), Some(0), "{}", cluster.log(0));
+    // and another one, asked elsewhere
+    let text = said(&cluster.cluster(4, &["leave", "node-2"]));
+    assert!(text.ends_with("done\n"), "{text}");
+    assert_eq!(cluster.wait_for_end(1, |_| ()).code(), Some(0), "{}", cluster.log(1));
+    // then three are left, and say so
+    assert_eq!(voters(&cluster, 3), ["node-3", "node-4", "node-5"]);
+    let status = said(&cluster.cluster(4, &["status"]));
+    for part in ["node-3", "voter", "entries behind", "leads", "last      leave node-2: done"] {
+        assert!(status.contains(part), "{part} is missing in\n{status}");
+    }
+    let metrics = cluster.admin(3, "/metrics").body;
+    for line in ["quorumgate_voters 3", "quorumgate_membership_operation 0"] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is missing");
+    }
+
+    // and when the leader gets SIGTERM
+    let leader = cluster.leader();
+    loads.remove(&leader).expect("it has clients").stop();
+    assert_eq!(cluster.terminate(leader).code(), Some(0), "{}", cluster.log(leader));
+    let heir = cluster.leader();
+    assert_ne!(heir, leader);
+    cluster.start_node(leader);
+    cluster.wait_until_ready();
+    // then nobody who kept within the limit noticed any of it, and nobody got more
+    for (_, load) in loads {
+        load.stop();
+    }
+    let mut seen = std::mem::take(&mut *seen.lock().expect("no panic"));
+    println!(
+        "{} requests within the limit, all answered 200; {} admitted and {} refused beyond it",
+        seen.steady,
+        seen.admitted.len(),
+        seen.refused
+    );
+    assert!(seen.steady > 50 && seen.admitted.len() > 200, "there was load");
+    never_more_than_the_limit(&mut seen.admitted);
+
+    // and a removed node is not started again on its disk, with a code that a supervisor understands
+    for gone in [0, 1] {
+        cluster.start_node(gone);
+        assert_eq!(cluster.wait_for_end(gone, |_| ()).code(), Some(2), "{}", cluster.log(gone));
+        assert!(cluster.log(gone).contains("was removed from cluster"), "{}", cluster.log(gone));
+    }
+    // and neither is a second process on a directory that is in use
+    let file = std::fs::read_to_string(cluster.folder.path().join("node-4.yaml")).expect("readable");
+    let node = &cluster.nodes[3];
+    let mut twin = file;
+    for address in [node.peers, node.http, node.admin] {
+        twin = twin.replace(&address.to_string(), &format!("127.0.0.1:{}", support::port()));
+    }
+    std::fs::write(cluster.folder.path().join("twin.yaml"), twin).expect("written");
+    let refused = quorumgate(cluster.folder.path(), &["run", "--config", "twin.yaml"]);
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && why.contains("another process"), "{why}");
+}
