@@ -226,3 +226,34 @@ fn members_come_and_go_under_load_and_nobody_within_a_limit_notices() {
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(2) && why.contains("another process"), "{why}");
 }
+
+#[test]
+fn a_node_that_slept_through_its_removal_ends_when_it_wakes_and_disturbs_nobody() {
+    // given a node that is stopped in the middle of everything, and holds a lease
+    let mut cluster = Cluster::start(3, GATEWAY);
+    let token = cluster.token("acme", &[]);
+    let gone = (cluster.leader() + 1) % 3;
+    let asked = (gone + 1) % 3;
+    assert_eq!(cluster.get(gone, "/many", Some(&token)).status, 200);
+    cluster.signal(gone, rustix::process::Signal::STOP);
+    // when it is removed, which does not wait for it for long
+    let name = format!("node-{}", gone + 1);
+    let text = said(&cluster.cluster(asked, &["leave", &name]));
+    assert!(text.contains("handing back leases") && text.ends_with("done\n"), "{text}");
+    let before = cluster.status(asked);
+    // and wakes
+    cluster.signal(gone, rustix::process::Signal::CONT);
+    // then it ends in order, and says why
+    assert_eq!(cluster.wait_for_end(gone, |_| ()).code(), Some(0), "{}", cluster.log(gone));
+    assert!(cluster.log(gone).contains("this node was removed from its cluster"), "{}", cluster.log(gone));
+    // and the others have the leader that they had, in the same term
+    let after = cluster.status(asked);
+    assert_eq!((&after["leader"], &after["term"]), (&before["leader"], &before["term"]));
+    assert_eq!(cluster.get(asked, "/many", Some(&token)).status, 200);
+    // and with an empty directory it joins anew, under another number
+    std::fs::rename(cluster.folder.path().join("data").join(&name), cluster.folder.path().join("aside"))
+        .expect("moved aside");
+    cluster.start_node(gone);
+    let text = said(&cluster.cluster(gone, &["join"]));
+    assert!(text.ends_with(&format!("{name} is a voter\n")), "{text}");
+}

@@ -53,7 +53,7 @@ enum Command {
     Check(check::Check),
     /// Replace the gateway document of a running cluster.
     Apply(apply::Apply),
-    /// Found a cluster, or look at one.
+    /// Found a cluster, change who is in it, or look at it.
     Cluster(cluster::Cluster),
     /// Make the cluster's CA and node certificates, or certificates for more nodes of the same CA.
     Pki {
