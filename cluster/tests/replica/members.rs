@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use config::node::{ClusterFile, NodeFile};
 use quorumgate_cluster::fatal::Fatal;
+use quorumgate_cluster::peer::message::kind;
+use quorumgate_cluster::peer::{Identity, Lane, Peers, Target};
 use quorumgate_cluster::replica::{OrderError, Parting, Replica, Started};
 use quorumgate_cluster::state::ids::{RaftId, Revision};
+use quorumgate_cluster::tls::Tls;
 use quorumgate_cluster::view::View;
 
 use crate::world::world;
@@ -134,6 +138,14 @@ impl Town {
 
 fn voting(view: &View) -> Vec<&str> {
     view.members.iter().filter(|member| member.voter).map(|member| member.name.as_str()).collect()
+}
+
+/// Calls as the member `index` would.
+fn ghost(town: &Town, index: usize) -> Peers {
+    let view = town.at(index).view();
+    let identity = Identity { name: town.name(index), cluster: view.cluster_id, raft_id: view.raft_id };
+    let tls = Tls::plaintext(([127, 0, 0, 1], 0).into(), "127.0.0.1:1").expect("loopback");
+    Peers::new(world(town.nodes[index].dir.path()), tls, Arc::new(move || identity.clone()))
 }
 
 async fn refused(node: &Node) -> Fatal {
@@ -311,15 +323,43 @@ async fn a_node_that_comes_back_at_another_address_is_found_there() {
 #[tokio::test]
 async fn a_removed_node_that_never_heard_of_it_is_fenced_and_learns_it_when_it_asks() {
     let mut town = Town::new(&FIVE[..3], 3).await;
-    // given a node that does not run while it is removed
+    // given a node that does not run while it is removed; whoever has its certificate and its disk can speak as it would
     let gone = (town.leader().await + 1) % 3;
-    town.stop(gone).await;
     let asked = (gone + 1) % 3;
+    let ghost = ghost(&town, gone);
+    town.stop(gone).await;
+    let to = Target {
+        name: town.name(asked),
+        address: town.nodes[asked].file.cluster.advertise.clone(),
+        raft_id: town.at(asked).view().raft_id,
+    };
+    let says = async |lane, kind| {
+        let nothing = Bytes::from_static(&[255]);
+        ghost.call(&to, lane, kind, nothing, LONG).await.expect_err("it makes no sense").to_string()
+    };
+    let words = [
+        (Lane::Raft, kind::APPEND),
+        (Lane::Raft, kind::VOTE),
+        (Lane::Heartbeat, kind::PRE_VOTE),
+        (Lane::Snapshot, kind::SNAPSHOT),
+        (Lane::Quota, kind::ASK),
+        (Lane::Control, kind::PROBE),
+        (Lane::Control, kind::MEMBERS),
+    ];
+    for (lane, kind) in words {
+        let error = says(lane, kind).await;
+        assert!(!error.contains("removed"), "a member is heard, if not understood: {error}");
+    }
     let node = town.name(gone);
     town.order(async || town.at(asked).leave(&node).await.map(drop)).await;
     let left: Vec<&str> = (0..3).filter(|index| *index != gone).map(|index| FIVE[index]).collect();
     town.settle(&left).await;
     let (leader, term) = (town.leader().await, town.at(asked).view().term);
+    // then nothing that it says is heard, neither over the connections that it has nor over new ones
+    for (lane, kind) in words {
+        let error = says(lane, kind).await;
+        assert!(error.contains("removed from this cluster"), "{lane:?} {kind}: {error}");
+    }
     // when it comes back with what it has, which says that it is a voter
     let fatal = refused(&town.nodes[gone]).await;
     // then it ends, with what to do, and the others did not notice

@@ -163,7 +163,8 @@ pub fn me(node: &str, cluster: Option<u128>, raft_id: Option<u64>) -> Me {
     Arc::new(move || identity.clone())
 }
 
-/// Answers with what it was sent, after as many milliseconds as `kind` says; refuses kind 13 and never answers 99.
+/// Answers with what it was sent, after as many milliseconds as `kind` says; refuses kind 13, tells kind 77 which connection
+/// it came by, and never answers 99.
 pub struct Echo;
 
 impl Serve for Echo {
@@ -181,6 +182,7 @@ impl Serve for Echo {
         Box::pin(async move {
             match kind {
                 13 => Err(format!("{} may not do that on {lane:?}", from.name)),
+                77 => Ok(Bytes::from(from.address.to_string())),
                 99 => std::future::pending().await,
                 ms => {
                     tokio::time::sleep(Duration::from_millis(ms.into())).await;
