@@ -1,6 +1,8 @@
 //! Members come and go under load: from one node to three, to five, and back to three, with the commands that an operator
 //! types. Nobody who keeps within a limit notices, and nobody gets more than the limit.
 
+#![allow(clippy::disallowed_methods)] // Tests stand outside the product: clients of their own.
+
 mod support;
 
 use std::process::Output;
@@ -256,4 +258,33 @@ fn a_node_that_slept_through_its_removal_ends_when_it_wakes_and_disturbs_nobody(
     cluster.start_node(gone);
     let text = said(&cluster.cluster(gone, &["join"]));
     assert!(text.ends_with(&format!("{name} is a voter\n")), "{text}");
+}
+
+#[test]
+fn a_member_that_leaves_gives_back_what_it_has_not_spent_and_finishes_what_it_has_begun() {
+    // given a leader with a lease, of which one token of five is spent, and a request that takes its time
+    let mut cluster = Cluster::start(3, GATEWAY);
+    let token = cluster.token("acme", &["orders:read"]);
+    let leader = cluster.leader();
+    assert_eq!(cluster.get(leader, "/orders/1", Some(&token)).status, 200);
+    let (to, bearer) = (cluster.nodes[leader].http, format!("Bearer {}", cluster.token("patient", &[])));
+    let slow =
+        std::thread::spawn(move || request(to, "GET", "/many/slow", &[("authorization", &bearer)], ""));
+    let until = Instant::now() + support::PATIENCE;
+    while cluster.upstream.served() < 2 {
+        assert!(Instant::now() < until, "the request is not on its way");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // when it leaves
+    let name = cluster.nodes[leader].name.clone();
+    let text = said(&cluster.cluster((leader + 1) % 3, &["leave", &name]));
+    assert!(text.ends_with("done\n"), "{text}");
+    assert_eq!(cluster.wait_for_end(leader, |_| ()).code(), Some(0), "{}", cluster.log(leader));
+    // then the request was answered: its upstream has a second
+    assert_eq!(slow.join().expect("no panic").expect("it was not cut").status, 504);
+    // and the four tokens that were not spent are there for the others, and not one more
+    let survivor = (0..3).find(|node| *node != leader).expect("two are left");
+    let statuses: Vec<u16> =
+        (0..6).map(|_| cluster.get(survivor, "/orders/1", Some(&token)).status).collect();
+    assert_eq!(statuses, [200, 200, 200, 200, 429, 429]);
 }

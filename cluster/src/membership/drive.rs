@@ -9,7 +9,6 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::plan::{self, Now, Step};
 use super::{LOOK_AGAIN, propose};
-use crate::hooks::panic_point;
 use crate::peer::message::kind;
 use crate::peer::message::members::{MembersAnswerV1, MembersV1};
 use crate::peer::{Lane, Target, codec};
@@ -59,6 +58,8 @@ struct Memo {
     matched: (Option<u64>, Instant),
     /// Who goes answered last.
     reached: Instant,
+    /// Why a step was last tried again.
+    said: String,
 }
 
 impl Memo {
@@ -73,6 +74,7 @@ impl Memo {
             failed: None,
             matched: (None, now),
             reached: now,
+            said: String::new(),
         }
     }
 }
@@ -82,7 +84,6 @@ pub(crate) async fn run(core: Arc<Core>, seat: Arc<Seat>) {
     let mut role = seat.role.clone();
     let mut applied = seat.shared.applied.clone();
     loop {
-        panic_point("membership");
         let leading = role.borrow_and_update().leading;
         if let Some(term) = leading {
             lead(&core, &seat, term).await;
@@ -135,7 +136,10 @@ async fn lead(core: &Arc<Core>, seat: &Arc<Seat>, term: u64) {
         };
         show(seat, operation.as_ref(), &step, &mut memo);
         if let Err(reason) = carry_out(core, seat, operation.as_ref(), step, &mut memo).await {
-            tracing::warn!(step = memo.step, %reason, "a step of the membership operation is tried again");
+            if reason != memo.said {
+                tracing::warn!(step = memo.step, %reason, "a step of the membership operation is tried again");
+                memo.said = reason;
+            }
             sleep(LOOK_AGAIN).await;
         }
     }
@@ -207,8 +211,11 @@ async fn carry_out(
                 memo.failed = Some("no other voter took the leadership over".to_owned());
                 return Ok(());
             }
-            seat.hand_over(HAND_OVER_WITHIN).await;
-            Ok(())
+            if seat.hand_over(HAND_OVER_WITHIN).await {
+                Ok(())
+            } else {
+                Err("no other voter took the leadership over yet".to_owned())
+            }
         }
         Step::HandBack(id) => {
             hand_back(core, seat, id, memo).await;

@@ -46,7 +46,7 @@ pub enum OrderError {
 /// What the leader knows of the members; none: it was not reached.
 pub(crate) async fn report(core: &Core) -> Option<ReportV1> {
     match ask(core, &MembersV1::Report, REPORT_WITHIN).await {
-        Ok(MembersAnswerV1::Report(report)) => Some(report),
+        Ok(MembersAnswerV1::Report(report)) => Some(*report),
         _ => None,
     }
 }
@@ -54,7 +54,7 @@ pub(crate) async fn report(core: &Core) -> Option<ReportV1> {
 /// Begins an operation, and says where it stands.
 pub(crate) async fn order(core: &Core, question: MembersV1) -> Result<ReportV1, OrderError> {
     match ask(core, &question, ORDER_WITHIN).await? {
-        MembersAnswerV1::Report(report) => Ok(report),
+        MembersAnswerV1::Report(report) => Ok(*report),
         MembersAnswerV1::Refused(RefusalV1::Busy, why) => Err(OrderError::Busy(why)),
         MembersAnswerV1::Refused(RefusalV1::Unknown, why) => Err(OrderError::Unknown(why)),
         MembersAnswerV1::Refused(RefusalV1::Unsafe, why) => Err(OrderError::Unsafe(why)),
@@ -84,7 +84,7 @@ pub(super) async fn here(seat: &Seat, question: &MembersV1) -> Result<MembersAns
         return Ok(MembersAnswerV1::NotLeader);
     }
     let wish = match question {
-        MembersV1::Report => return Ok(MembersAnswerV1::Report(known(seat))),
+        MembersV1::Report => return Ok(MembersAnswerV1::Report(Box::new(known(seat)))),
         MembersV1::Leave(node) => leave(seat, node),
         MembersV1::Replace { old, new } => replace(seat, old, new),
         MembersV1::HandBack(_) | MembersV1::Removed(_) => {
@@ -96,7 +96,7 @@ pub(super) async fn here(seat: &Seat, question: &MembersV1) -> Result<MembersAns
         Err((refusal, why)) => return Ok(MembersAnswerV1::Refused(refusal, why)),
     };
     match propose(seat, Command::Begin(change)).await? {
-        Outcome::Begun(Begun::Yes(_)) => Ok(MembersAnswerV1::Report(known(seat))),
+        Outcome::Begun(Begun::Yes(_)) => Ok(MembersAnswerV1::Report(Box::new(known(seat)))),
         Outcome::Begun(Begun::Busy) => Ok(busy(seat)),
         other => Err(format!("the order was answered with {other:?}")),
     }

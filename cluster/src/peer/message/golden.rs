@@ -183,7 +183,7 @@ fn what_is_said_of_members_keeps_its_bytes() {
         matched: vec![(1, None), (2, Some(7))],
     };
     frozen!(
-        MembersAnswerV1::Report(report),
+        MembersAnswerV1::Report(Box::new(report)),
         MembersAnswerV1,
         "000101056c65617665026e310002676f0201030401\
          05056c65617665026e310001026e6f06020100020107"

@@ -26,7 +26,7 @@ pub enum MembersV1 {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MembersAnswerV1 {
     /// What the leader knows.
-    Report(ReportV1),
+    Report(Box<ReportV1>),
     /// An order was not begun.
     Refused(RefusalV1, String),
     /// The node that leaves has not finished yet.
