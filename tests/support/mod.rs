@@ -404,6 +404,21 @@ impl Cluster {
         counts
     }
 
+    /// Spends of `/stock` at a node until the node holds more than it has spent; how many were spent.
+    pub fn hold_some_stock(&self, index: usize, token: &str) -> usize {
+        let mut spent = 0;
+        while self.status(index)["leases"]["tokens"].as_u64().expect("a number") < 5 {
+            assert_eq!(self.get(index, "/stock", Some(token)).status, 200, "after {spent}");
+            spent += 1;
+        }
+        spent
+    }
+
+    /// What is left of `/stock`, spent at a node.
+    pub fn rest_of_stock(&self, index: usize, token: &str) -> usize {
+        (0..).take_while(|_| self.get(index, "/stock", Some(token)).status == 200).count()
+    }
+
     /// From the operators' door.
     pub fn admin(&self, index: usize, path: &str) -> Answer {
         request(self.nodes[index].admin, "GET", path, &[], "").expect("the node runs")
@@ -493,3 +508,11 @@ routes:
   - {name: many, match: {path: /many}, upstream: echo, access: {issuers: [dev], scopes: []}, quotas: [plenty]}
   - {name: dead, match: {path: /dead}, upstream: nobody, access: {issuers: [dev], scopes: []}, quotas: [plenty]}
 ";
+
+/// The same with `/stock`: a tenant has 60 at once, and then one a minute.
+pub fn gateway_with_stock() -> String {
+    let quotas = "quotas:\n  stock: {key: tenant, limit: {rate: 1/min, burst: 60}}\n";
+    let routes = "routes:\n  - {name: stock, match: {path: /stock}, upstream: echo, access: {issuers: [dev], scopes: []}, \
+                  quotas: [stock]}\n";
+    GATEWAY.replace("quotas:\n", quotas).replace("routes:\n", routes)
+}
