@@ -161,7 +161,8 @@ fn member(seat: &Seat, node: &str) -> Result<u64, Refused> {
     let members = seat.members();
     let found = members.iter().find(|(_, name)| name == node).map(|(id, _)| *id);
     found.ok_or_else(|| {
-        let names: Vec<&str> = members.iter().map(|(_, name)| name.as_str()).collect();
+        let mut names: Vec<&str> = members.iter().map(|(_, name)| name.as_str()).collect();
+        names.sort_unstable();
         let why = format!(
             "there is no member {node}, members are {}: start a new node with peers in its file first, and it joins",
             names.join(", ")
