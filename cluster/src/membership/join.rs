@@ -44,10 +44,12 @@ pub(crate) async fn tend(core: Arc<Core>) {
             if core.lease.load(Ordering::Acquire) > core.world.clock.boot().0 {
                 heard = Instant::now();
             }
+            // What has changed up to here is looked at below.
+            let mut role = seat.role.clone();
+            role.mark_unchanged();
             if is_settled(&core, seat) && heard.elapsed() < SILENT_MAX {
                 core.standing.told(None);
                 last_said.clear();
-                let mut role = seat.role.clone();
                 // Either a change, or time to look whether a leader still answers.
                 let _ = timeout(ASK_AGAIN, role.changed()).await;
                 continue;
