@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use self::run::{Request, Wiring};
+use crate::credentials::Standing;
 use crate::fatal::{Bell, Fatal};
 use crate::lease::{Ask, AskError, AskReply, Push};
 use crate::state::ids::{Revision, SessionId};
@@ -54,6 +55,7 @@ type DirectoryLock = Box<dyn Send + Sync>;
 pub struct Replica {
     view: watch::Receiver<Arc<View>>,
     lease: Arc<AtomicU64>,
+    standing: watch::Receiver<Standing>,
     requests: mpsc::Sender<Request>,
     /// True once the domain has ended and nothing of it touches the disk any more.
     over: watch::Receiver<bool>,
@@ -80,11 +82,13 @@ impl Replica {
     pub async fn start(world: World, node: Arc<NodeFile>) -> Result<Started, Fatal> {
         let (view, views) = watch::channel(Arc::new(View::default()));
         let lease = Arc::new(AtomicU64::new(0));
+        let (standing, standings) = watch::channel(Standing::default());
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
         let (pushed, pushes) = mpsc::channel(PUSHES_MAX);
         let (bell, fatal) = Bell::new(node.data.clone());
         let (ready, started) = oneshot::channel();
-        let wiring = Wiring { view, lease: lease.clone(), asked, pushed, bell: bell.clone(), ready };
+        let wiring =
+            Wiring { view, lease: lease.clone(), standing, asked, pushed, bell: bell.clone(), ready };
         let domains = world.domains.clone();
         let ended = domains.spawn("raft", Box::pin(run::run(world, node, wiring)));
         let (end, over) = watch::channel(false);
@@ -102,7 +106,8 @@ impl Replica {
         let lock = started.await.map_err(died)??;
         // The task above is there as long as the runtime is; without it the lock is given back at once.
         drop(keep.send(lock));
-        Ok(Started { replica: Self { view: views, lease, requests, over }, pushes, fatal })
+        let replica = Self { view: views, lease, standing: standings, requests, over };
+        Ok(Started { replica, pushes, fatal })
     }
 
     /// The present view. Immutable; costs an atomic load.
@@ -119,6 +124,11 @@ impl Replica {
     pub fn view_lease(&self) -> Option<BootNs> {
         let until = self.lease.load(Ordering::Acquire);
         (until > 0).then_some(BootNs(until))
+    }
+
+    /// This node's certificate: until when it is valid, and whether the files on disk are in force.
+    pub fn certificate(&self) -> Standing {
+        self.standing.borrow().clone()
     }
 
     /// Founds a cluster of this node alone.

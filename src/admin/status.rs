@@ -104,6 +104,10 @@ pub fn cluster_metrics(door: &Door) -> String {
             "Seconds since the probe with which a leader last confirmed this node's view; its lease is 5.";
         sample(&mut text, "quorumgate_view_age_seconds", help, seconds(age));
     }
+    if let Some(left) = door.replica.certificate().left(door.world.clock.wall()) {
+        let help = "Seconds until this node's certificate expires; 0: it has.";
+        sample(&mut text, "quorumgate_certificate_expires_seconds", help, left.as_secs());
+    }
     let name = "quorumgate_quota_decisions_total";
     let _ = writeln!(text, "# HELP {name} Decisions of this node by quota.\n# TYPE {name} counter");
     for (quota_name, quota) in &stats.quotas {

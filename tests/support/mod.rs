@@ -316,6 +316,10 @@ impl Cluster {
         self.nodes[index].child.take().expect("it was running").wait().expect("it can be waited for")
     }
 
+    pub fn pid(&self, index: usize) -> u32 {
+        self.nodes[index].child.as_ref().expect("it is running").id()
+    }
+
     pub fn signal(&self, index: usize, signal: rustix::process::Signal) {
         let child = self.nodes[index].child.as_ref().expect("it is running");
         let pid = rustix::process::Pid::from_child(child);

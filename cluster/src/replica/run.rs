@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use config::node::{NodeFile, TlsFiles};
+use config::node::NodeFile;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
@@ -14,6 +14,7 @@ use super::core::{Core, Ends, Seat};
 use super::pushes::Pushes;
 use super::service::Desk;
 use super::{Applied, ProposeError, ask, change};
+use crate::credentials::{Credentials, Standing};
 use crate::fatal::{Bell, Fatal};
 use crate::hooks::panic_point;
 use crate::lease::{Ask, AskError, AskReply, Push};
@@ -24,7 +25,7 @@ use crate::raft::types::WatchReceiver;
 use crate::recover;
 use crate::state::command::DocumentChange;
 use crate::state::ids::{RaftId, Revision, SessionId};
-use crate::tls::{Pem, Tls};
+use crate::tls::Tls;
 use crate::view::View;
 use crate::world::World;
 
@@ -70,6 +71,7 @@ impl std::fmt::Debug for Request {
 pub(crate) struct Wiring {
     pub view: watch::Sender<Arc<View>>,
     pub lease: Arc<AtomicU64>,
+    pub standing: watch::Sender<Standing>,
     pub asked: mpsc::Receiver<Request>,
     pub pushed: mpsc::Sender<Push>,
     pub bell: Bell,
@@ -78,10 +80,10 @@ pub(crate) struct Wiring {
 
 /// The domain's main.
 pub(crate) async fn run(world: World, node: Arc<NodeFile>, wiring: Wiring) {
-    let Wiring { view, lease, mut asked, pushed, bell, ready } = wiring;
+    let Wiring { view, lease, standing, mut asked, pushed, bell, ready } = wiring;
     let pushes = Pushes::default();
     let ends = Ends { view, lease, bell: bell.clone(), pushes: pushes.clone() };
-    let begun = begin(world, node, ends).await;
+    let begun = begin(world, node, ends, standing).await;
     let (core, door, lock) = match begun {
         Ok(begun) => begun,
         Err(reason) => {
@@ -105,7 +107,12 @@ pub(crate) async fn run(world: World, node: Arc<NodeFile>, wiring: Wiring) {
 
 type Begun = (Arc<Core>, Door, Box<dyn Send + Sync>);
 
-async fn begin(world: World, node: Arc<NodeFile>, ends: Ends) -> Result<Begun, Fatal> {
+async fn begin(
+    world: World,
+    node: Arc<NodeFile>,
+    ends: Ends,
+    standing: watch::Sender<Standing>,
+) -> Result<Begun, Fatal> {
     let lock = world.disk.lock(&node.data).map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => Fatal::Setup(format!(
             "the data directory {} can not be taken: {error}; does another process use it?",
@@ -121,7 +128,7 @@ async fn begin(world: World, node: Arc<NodeFile>, ends: Ends) -> Result<Begun, F
     room.await.map_err(|error| ends.bell.storage("looking for room to write", &error))?;
     let (disk, files) = (world.clone(), node.clone());
     let (tls, unfinished, kept) = blocking(&world, move || {
-        let tls = secure(&disk, &files);
+        let tls = secure(&disk, &files, standing);
         let unfinished = disk.disk.read(&Path::new(recover::FOLDER).join(recover::IDENTITY))?.is_some();
         Ok((tls, unfinished, membership::identity(&disk, files.name.as_str())?))
     })
@@ -133,7 +140,7 @@ async fn begin(world: World, node: Arc<NodeFile>, ends: Ends) -> Result<Begun, F
             node.data.display()
         )));
     }
-    let tls = tls.map_err(Fatal::Setup)?;
+    let (tls, credentials) = tls.map_err(Fatal::Setup)?;
     let kept = kept.map_err(Fatal::Setup)?;
     let identity = Arc::new(Mutex::new(Identity {
         name: node.name.clone(),
@@ -150,19 +157,22 @@ async fn begin(world: World, node: Arc<NodeFile>, ends: Ends) -> Result<Begun, F
     let listen = node.cluster.listen;
     let door = Door::open(&world, listen, tls, me, Arc::new(Desk(Arc::downgrade(&core))), &core.bell)
         .map_err(|e| Fatal::Setup(format!("peers can not be listened for on {listen}: {e}")))?;
+    if let Some(credentials) = credentials {
+        tokio::spawn(core.bell.guard("the watch on certificate files", credentials.keep()));
+    }
     Ok((core, door, lock))
 }
 
-fn secure(world: &World, node: &NodeFile) -> Result<Tls, String> {
-    let Some(TlsFiles { ca, certificate, key }) = &node.cluster.tls else {
-        return Tls::plaintext(node.cluster.listen, &node.cluster.advertise).map_err(|e| e.to_string());
+/// How connections to peers are secured, and who looks after the files of it.
+type Secured = (watch::Receiver<Tls>, Option<Credentials>);
+
+fn secure(world: &World, node: &NodeFile, standing: watch::Sender<Standing>) -> Result<Secured, String> {
+    let Some(files) = &node.cluster.tls else {
+        let tls = Tls::plaintext(node.cluster.listen, &node.cluster.advertise).map_err(|e| e.to_string())?;
+        return Ok((watch::channel(tls).1, None));
     };
-    let read = |path: &Path| -> Result<Vec<u8>, String> {
-        let bytes = world.disk.read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        bytes.ok_or_else(|| format!("{}: there is no such file", path.display()))
-    };
-    let pem = Pem { ca: read(ca)?, certificate: read(certificate)?, key: read(key)? };
-    Tls::mutual(world.clock.clone(), &node.name, &pem).map_err(|e| e.to_string())
+    let credentials = Credentials::read(world, &node.name, files, standing)?;
+    Ok((credentials.tls(), Some(credentials)))
 }
 
 /// Works on requests until one says stop.

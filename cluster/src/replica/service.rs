@@ -30,6 +30,20 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) struct Desk(pub Weak<Core>);
 
 impl Serve for Desk {
+    fn admit(&self, caller: &Caller) -> Result<(), String> {
+        let seat = self.0.upgrade().and_then(|core| core.seat());
+        let (Some(id), Some(seat)) = (caller.raft_id, seat) else { return Ok(()) };
+        let role = seat.role.borrow();
+        match role.membership.membership().get_node(&id.0) {
+            Some(node) if node.name != caller.name.as_str() => Err(format!(
+                "node {} gives {} as its raft id, which is node {}'s",
+                caller.name, id.0, node.name
+            )),
+            // A number that this node has not heard of may be a new one.
+            _ => Ok(()),
+        }
+    }
+
     fn serve(
         &self,
         from: Caller,
