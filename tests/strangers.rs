@@ -12,9 +12,12 @@ use std::time::{Duration, Instant};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 use support::*;
 
+/// Strangers that keep the door busy at once, and how often each comes.
+const HAMMERS: usize = 8;
+const BLOWS: usize = 50;
 /// More than the door has places for.
 const SILENT: usize = 2_000;
 /// Growth that is no leak: caches, allocators that keep what they had.
@@ -127,8 +130,7 @@ impl Victim<'_> {
         stream
     }
 
-    /// The far end is not judged here; the node's verdict on us comes after our last word of the handshake.
-    fn tls(&self, credentials: &Credentials) -> Tls {
+    fn config(&self, credentials: &Credentials) -> Arc<ClientConfig> {
         let ca = std::fs::read(self.cluster.folder.path().join("pki/ca.pem")).expect("made");
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(&ca).expect("a certificate")).expect("a CA");
@@ -136,14 +138,26 @@ impl Victim<'_> {
             .with_root_certificates(roots)
             .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())
             .expect("they belong together");
+        Arc::new(config)
+    }
+
+    /// The node's verdict on us comes after our last word of the handshake.
+    fn tls(&self, credentials: &Credentials) -> Tls {
+        self.tls_with(self.config(credentials))
+    }
+
+    fn tls_with(&self, config: Arc<ClientConfig>) -> Tls {
         let name = ServerName::try_from(self.cluster.nodes[self.index].name.clone()).expect("a name");
-        let client = ClientConnection::new(Arc::new(config), name).expect("a connection");
+        let client = ClientConnection::new(config, name).expect("a connection");
         StreamOwned::new(client, Recorded { stream: self.connect(), written: Vec::new() })
     }
 
     /// A node that was let in.
     fn greeted(&self, credentials: &Credentials, name: &str) -> Tls {
-        let mut tls = self.tls(credentials);
+        Self::greet(self.tls(credentials), name)
+    }
+
+    fn greet(mut tls: Tls, name: &str) -> Tls {
         tls.write_all(&hello(name)).expect("sent");
         let mut head = [0; 12];
         tls.read_exact(&mut head).expect("an answer");
@@ -329,6 +343,11 @@ fn abuse(victim: &Victim<'_>, ca: &Issuer<'_, KeyPair>, node_9: &Credentials) {
         shown_out(victim.greeted(node_9, "node-9"), &frame(ANSWER, &[0; 9]));
     });
     said("an answer to no request", line);
+    let config = victim.config(node_9);
+    for _ in 0..2 {
+        let tls = Victim::greet(victim.tls_with(config.clone()), "node-9");
+        assert_eq!(tls.conn.handshake_kind(), Some(HandshakeKind::Full), "a certificate is shown each time");
+    }
     let captured = victim.greeted(node_9, "node-9").sock.written;
     let line = victim.logs("decrypt", || shown_out(victim.connect(), &captured));
     said("a captured connection, sent again byte for byte", line);
@@ -351,6 +370,16 @@ fn abuse(victim: &Victim<'_>, ca: &Issuer<'_, KeyPair>, node_9: &Credentials) {
         shown_out(victim.tls(node_9), &hello("node-9"));
     });
     said("one node, many connections", line);
+
+    // when many make it work
+    let line = victim.logs("the peer's certificate is not signed by this cluster's CA", || {
+        std::thread::scope(|scope| {
+            for _ in 0..HAMMERS {
+                scope.spawn(|| (0..BLOWS).for_each(|_| shown_out(victim.tls(&foreign), &hello("node-2"))));
+            }
+        });
+    });
+    said("hundreds of handshakes with another CA", line);
 
     // when thousands come and say nothing, then a node still gets in
     let line = victim.logs("its place was needed for a newer connection", || {

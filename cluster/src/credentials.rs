@@ -78,6 +78,10 @@ impl Credentials {
         let pem = pem(world, files)?;
         let tls = Tls::mutual(world.clock.clone(), me, &pem).map_err(|error| named(files, error))?;
         standing.send_replace(Standing { expires: tls.expires(), refused: None });
+        if let Err(error) = tls.judge_own().map_err(|error| named(files, error)) {
+            // Not for us to decide at a start: peers may have other CA files.
+            tracing::warn!(reason = %error, "peers with the same CA file will not accept this node's certificate");
+        }
         let (world, me, files) = (world.clone(), me.clone(), files.clone());
         Ok(Self { world, me, files, tls: watch::Sender::new(tls), standing, in_force: Arc::new(pem) })
     }
