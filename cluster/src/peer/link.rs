@@ -16,7 +16,7 @@ use config::ids::NodeName;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::frame::{BODY_BYTES_MAX, Frame};
 use super::handshake::HelloV1;
@@ -37,8 +37,9 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(2);
 pub const REMAKE_LANE_EVERY: Duration = Duration::from_secs(2);
 /// Until a new connection that could not be made is tried again.
 const REMAKE_AGAIN: Duration = Duration::from_secs(5);
-/// How long calls may be held back until the old connection's are answered; then it goes on, and both try again.
-const HOLD_MAX: Duration = Duration::from_millis(500);
+/// How long calls may be held back until the old connection's are answered, little beside what a request waits for tokens:
+/// an answer may depend on a call that is held. Then the old connection goes on, and is left at another moment.
+const HOLD_MAX: Duration = Duration::from_millis(50);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -298,6 +299,7 @@ impl Caller {
                 tracing::info!(node = %self.target.name, lane = ?self.lane, "connection to peer made anew");
             }
             let may_send = connection.wire.has_room() && successor.open.is_none();
+            let held_until = successor.open.as_ref().map_or_else(Instant::now, |(_, until)| *until);
             tokio::select! {
                 biased;
                 _ = tick.tick() => {
@@ -312,6 +314,10 @@ impl Caller {
                     }
                     connection.wire.push(&Frame::Ping)?;
                     self.succeed(&connection, &mut successor, now);
+                }
+                () = sleep_until(held_until), if successor.open.is_some() => {
+                    successor.open = None;
+                    successor.again_at = Some(Instant::now() + PING_EVERY);
                 }
                 opened = successor.opened() => match opened {
                     Ok(next) => successor.open = Some((next, Instant::now() + HOLD_MAX)),
@@ -345,11 +351,8 @@ impl Caller {
         ended
     }
 
-    /// Begins a connection under the new certificates when this lane's turn has come; gives one up that waited too long.
+    /// Begins a connection under the new certificates when this lane's turn has come.
     fn succeed<'a>(&'a self, present: &Connection, successor: &mut Successor<'a>, now: Instant) {
-        if successor.open.take_if(|(_, until)| now >= *until).is_some() {
-            successor.again_at = Some(now + HOLD_MAX);
-        }
         let Some(changed_at) = present.trust.changed_at() else { return };
         let turn = changed_at + REMAKE_LANE_EVERY * u32::from(self.lane.code() - 1);
         let under_way = successor.opening.is_some() || successor.open.is_some();
