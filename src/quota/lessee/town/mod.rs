@@ -248,6 +248,36 @@ fn a_client_below_its_limit_is_never_refused_on_any_node() {
 }
 
 #[test]
+fn a_thousand_times_the_limit_raises_neither_the_log_nor_the_messages() {
+    for seed in 0..3 {
+        for limit in [per_second(1, 1), per_second(3, 3), per_second(10, 10)] {
+            let (road, spread, nodes, seconds) = (Road::of(seed), Spread::RoundRobin, 5, 20);
+            let times = |times: u64| {
+                let per_ks = limit.tokens * 1_000 * times;
+                Play { limit, nodes, spread, per_ks, seconds, road, seed }.run()
+            };
+            // given a tenant at fifty times its limit, on all nodes, and the same at a thousand times
+            let (over, far_over) = (times(50), times(1_000));
+            // then no more is written, nor sent, give or take a tenth
+            let within = |after: u64, before: u64| after * 10 <= before * 11;
+            let entries = [over.entries_per_ks, far_over.entries_per_ks];
+            let messages = [over.messages_per_ks, far_over.messages_per_ks];
+            assert!(within(entries[1], entries[0]), "seed {seed}, {limit:?}: {entries:?} entries in 1000 s");
+            assert!(
+                within(messages[1], messages[0]),
+                "seed {seed}, {limit:?}: {messages:?} messages in 1000 s"
+            );
+            // and a token costs its grant and its report
+            let admitted = far_over.count(End::Admitted) * 1_000 / (seconds + 1);
+            assert!(
+                entries[1] <= 2 * admitted + admitted / 10,
+                "seed {seed}, {limit:?}: {entries:?}, {admitted}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_tenant_with_five_seconds_of_burst_rides_through_a_failover() {
     for seed in 0..8 {
         // given a tenant that sends a fifth of its limit a second, and five seconds' worth of burst, at one node
