@@ -263,10 +263,6 @@ fn a_thousand_times_the_limit_raises_neither_the_log_nor_the_messages() {
             let within = |after: u64, before: u64, percent: u64| after * 100 <= before * percent;
             let entries = [over.entries_per_ks, far_over.entries_per_ks];
             let messages = [over.messages_per_ks, far_over.messages_per_ks];
-            println!(
-                "seed {seed}, {limit:?}: {entries:?} {messages:?} undecided {}",
-                far_over.count(End::Undecided)
-            );
             assert!(
                 within(entries[1], entries[0], 110),
                 "seed {seed}, {limit:?}: {entries:?} entries in 1000 s"
