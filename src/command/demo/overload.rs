@@ -9,8 +9,9 @@
 //! | `overload` | 1000 × its limit | |
 //!
 //! The log of `overload` is compared with that of the other two, the larger of them: they differ only by what a busy machine
-//! does. Latency is compared with `knocking`: nodes, upstream and clients share the cores of one machine, and any flood of requests costs processor time. A 403 costs all that a 429 does, with head,
-//! route and token, up to the quota; so what is left of the difference is the quota's.
+//! does. Latency is compared with `knocking`: nodes, upstream and clients share the cores of one machine, and any flood of
+//! requests costs processor time. A 403 costs all that a 429 does, with head, route and token, up to the quota; so what is
+//! left of the difference is the quota's.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
