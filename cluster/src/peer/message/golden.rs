@@ -60,6 +60,7 @@ fn what_the_log_holds_keeps_its_bytes() {
     frozen!(CommandV1::Admit(member()), CommandV1, "02026e3103613a31");
     let file = SnapshotFileV1 { last: Some(ID), membership_at: None, membership: membership(), state: 5u8 };
     frozen!(file, SnapshotFileV1<u8>, "0102fb2c01000101010101026e3103613a3105");
+    frozen!(SnapshotPartV1 { number: 300, part: 5u8 }, SnapshotPartV1<u8>, "fb2c0105");
     frozen!(IdentityV1 { cluster_id: 1, raft_id: 2, name: "n1".into() }, IdentityV1, "0102026e31");
 }
 
