@@ -195,6 +195,11 @@ impl Cluster {
     /// Starts `count` nodes, founds the cluster on the first, and applies `gateway`, in which `@UPSTREAM@` stands for the
     /// upstream's address.
     pub fn start(count: usize, gateway: &str) -> Self {
+        Self::start_with(count, gateway, "")
+    }
+
+    /// As [`Cluster::start`]; `settings` are added to each node's file.
+    pub fn start_with(count: usize, gateway: &str, settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let upstream = Upstream::start();
         let names: Vec<String> = (1..=count).map(|number| format!("node-{number}")).collect();
@@ -217,7 +222,7 @@ impl Cluster {
             let text = format!(
                 "name: {name}\ndata: data/{name}\ncluster:\n  listen: {cluster}\n{peers}\
                  \x20 tls: {{ca: pki/ca.pem, certificate: pki/{name}.pem, key: pki/{name}.key}}\n\
-                 http: {{listen: \"{http}\", workers: 1}}\nadmin: {{listen: \"{admin}\"}}\n"
+                 http: {{listen: \"{http}\", workers: 1}}\nadmin: {{listen: \"{admin}\"}}\n{settings}"
             );
             let file = folder.path().join(format!("{name}.yaml"));
             std::fs::write(&file, text).expect("written");
