@@ -2,6 +2,7 @@
 //!
 //! A page is a sorted vector, not a tree: a million small pages cost less memory, and a page is copied in one piece.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 /// Places that a full page grows by: few, for there are many pages.
@@ -14,9 +15,18 @@ pub(super) trait Place: Copy + Ord {
 }
 
 /// A map. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Paged<K, V> {
     pages: Vec<Arc<Vec<(K, V)>>>,
+}
+
+/// As a map: most pages of a test are empty.
+impl<K: Debug, V: Debug> Debug for Paged<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map()
+            .entries(self.pages.iter().flat_map(|page| page.iter()).map(|(key, value)| (key, value)))
+            .finish()
+    }
 }
 
 impl<K: Place, V: Clone> Paged<K, V> {

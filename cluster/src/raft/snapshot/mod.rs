@@ -87,7 +87,7 @@ impl File {
 
 /// A snapshot that is coming in: decoded and written to a draft piece by piece.
 pub struct Intake {
-    decoder: Decoder,
+    decoder: Box<Decoder>,
     draft: Box<dyn Draft>,
 }
 
@@ -97,7 +97,7 @@ impl Intake {
     /// # Errors
     /// The disk's.
     pub fn begin(world: &World) -> io::Result<Self> {
-        Ok(Self { decoder: Decoder::default(), draft: world.disk.draft(Path::new(FILE))? })
+        Ok(Self { decoder: Box::default(), draft: world.disk.draft(Path::new(FILE))? })
     }
 
     /// Takes the next piece.
@@ -115,14 +115,14 @@ impl Intake {
     /// If that was not all.
     pub fn finish(self, world: &World) -> io::Result<Received> {
         let content = self.decoder.finish()?;
-        Ok(Received { world: world.clone(), held: Some((content, self.draft)) })
+        Ok(Received { world: world.clone(), held: Some(Box::new((content, self.draft))) })
     }
 }
 
 /// A whole, good snapshot that is not yet in the file's place. If nobody wants it, it is freed beside the runtime.
 pub struct Received {
     world: World,
-    held: Option<(Content, Box<dyn Draft>)>,
+    held: Option<Box<(Content, Box<dyn Draft>)>>,
 }
 
 impl Received {
@@ -132,7 +132,7 @@ impl Received {
     }
 
     fn into_parts(mut self) -> (Content, Box<dyn Draft>) {
-        self.held.take().expect("it is taken once: that consumes it")
+        *self.held.take().expect("it is taken once: that consumes it")
     }
 }
 
