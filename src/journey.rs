@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::warnings::Warnings;
 use cluster::world::World;
 use config::ids::RouteName;
 use config::node::Limits;
@@ -30,7 +31,7 @@ use crate::auth::Tokens;
 use crate::quota::{Keeper, Standings};
 use crate::refusal::{Fault, Refusal};
 use crate::response::{self, AnswerBody};
-use crate::telemetry::{Answer, Recorder, Warnings};
+use crate::telemetry::{Answer, Recorder};
 use crate::upstream::body::ClientBody;
 use crate::upstream::pool::Pool;
 use crate::upstream::{self, Outgoing, Reply};

@@ -12,6 +12,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("hdrhistogram", &["src/telemetry"]),
     ("turmoil", &["simulation"]),
     ("rcgen", &["src/command/pki.rs", "cluster/src/tls", "cluster/src/peer"]),
+    ("x509_parser", &["cluster/src/tls"]),
     ("serde_saphyr", &["config/src"]),
 ];
 

@@ -6,6 +6,7 @@
 //! leader  (pure)  grant sizing on the leader                            asks -> items
 //! raft            the only folder that names openraft                   log, machine, network
 //! peer            mutual TLS, frames, messages                          node <-> node
+//! credentials     certificate files that change while the node runs     mutual TLS
 //! recover         a new cluster from one disk of an old one             the day a majority is gone
 //! replica         owns the raft instance                                propose, ask, publish the view
 //! fatal           what ends a node                                      the first reason stands
@@ -13,6 +14,7 @@
 
 pub mod fatal;
 pub mod hooks;
+pub mod warnings;
 pub mod world;
 
 pub mod clock;
@@ -24,6 +26,7 @@ pub mod peer;
 pub mod raft;
 pub mod tls;
 
+pub mod credentials;
 pub mod membership;
 pub mod recover;
 pub mod replica;

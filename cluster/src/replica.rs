@@ -35,6 +35,7 @@ use tokio::time::timeout;
 
 use self::run::{Request, Wiring};
 use self::standing::Standing;
+use crate::credentials::CertificateStanding;
 use crate::fatal::{Bell, Fatal};
 use crate::lease::{Ask, AskError, AskReply, Push};
 pub use crate::membership::order::OrderError;
@@ -64,6 +65,7 @@ type DirectoryLock = Box<dyn Send + Sync>;
 pub struct Replica {
     view: watch::Receiver<Arc<View>>,
     lease: Arc<AtomicU64>,
+    certificate: watch::Receiver<CertificateStanding>,
     requests: mpsc::Sender<Request>,
     standing: Arc<Standing>,
     /// True once the domain has ended and nothing of it touches the disk any more.
@@ -91,6 +93,7 @@ impl Replica {
     pub async fn start(world: World, node: Arc<NodeFile>) -> Result<Started, Fatal> {
         let (view, views) = watch::channel(Arc::new(View::default()));
         let lease = Arc::new(AtomicU64::new(0));
+        let (certificate, certificates) = watch::channel(CertificateStanding::default());
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
         let (pushed, pushes) = mpsc::channel(PUSHES_MAX);
         let (bell, fatal) = Bell::new(node.data.clone());
@@ -99,6 +102,7 @@ impl Replica {
         let wiring = Wiring {
             view,
             lease: lease.clone(),
+            certificate,
             asked,
             pushed,
             standing: standing.clone(),
@@ -122,7 +126,8 @@ impl Replica {
         let lock = started.await.map_err(died)??;
         // The task above is there as long as the runtime is; without it the lock is given back at once.
         drop(keep.send(lock));
-        Ok(Started { replica: Self { view: views, lease, requests, standing, over }, pushes, fatal })
+        let replica = Self { view: views, lease, certificate: certificates, requests, standing, over };
+        Ok(Started { replica, pushes, fatal })
     }
 
     /// The present view. Immutable; costs an atomic load.
@@ -139,6 +144,11 @@ impl Replica {
     pub fn view_lease(&self) -> Option<BootNs> {
         let until = self.lease.load(Ordering::Acquire);
         (until > 0).then_some(BootNs(until))
+    }
+
+    /// This node's certificate: until when it is valid, and whether the files on disk are in force.
+    pub fn certificate(&self) -> CertificateStanding {
+        self.certificate.borrow().clone()
     }
 
     /// Founds a cluster of this node alone.

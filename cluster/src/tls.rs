@@ -2,7 +2,7 @@
 //!
 //! TLS 1.3 only, one crypto provider named explicitly, certificates checked against the world's wall clock. The cluster's
 //! own CA is the only root: a certificate from it is the credential to be a node, and its DNS names are the node
-//! names that its holder may bear.
+//! names that its holder may bear. Sessions are never resumed: a resumed one shows no certificate that could be judged.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,18 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::ids::NodeName;
+use rustls::client::Resumption;
 use rustls::client::verify_server_name;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, DnsName, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::world::{Clock, Stream, UnixMs};
 
 /// PEM texts of one node.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Pem {
     /// The cluster's CA; several while it is being replaced.
     pub ca: Vec<u8>,
@@ -70,14 +72,24 @@ pub struct Tls(Mode);
 
 #[derive(Clone)]
 enum Mode {
-    Mutual { client: Arc<ClientConfig>, server: Arc<ServerConfig> },
+    Mutual(Arc<Mutual>),
     Plain { anywhere: bool },
+}
+
+struct Mutual {
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+    /// Judges both ends: every node calls and is called, so every certificate has to be good for both.
+    verifier: Arc<dyn ClientCertVerifier>,
+    now: Arc<dyn TimeProvider>,
+    chain: Vec<CertificateDer<'static>>,
+    expires: UnixMs,
 }
 
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.0 {
-            Mode::Mutual { .. } => "Tls::mutual",
+            Mode::Mutual(_) => "Tls::mutual",
             Mode::Plain { .. } => "Tls::plaintext",
         })
     }
@@ -104,7 +116,7 @@ impl Tls {
     ///
     /// # Errors
     /// [`TlsError::File`] if a text is not what it should be, the key does not fit the certificate, or the certificate
-    /// is not valid for `me`. Expiry is not checked here: the peers do.
+    /// is not valid for `me`. Expiry and issuer are not checked here: the peers do, and [`Tls::judge_own`].
     pub fn mutual(clock: Arc<dyn Clock>, me: &NodeName, pem: &Pem) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let now: Arc<dyn TimeProvider> = Arc::new(Now(clock));
@@ -116,7 +128,8 @@ impl Tls {
         }
         let roots = Arc::new(roots);
         let chain = certificates(&pem.certificate).map_err(bad("certificate"))?;
-        let certified = Certified::Leaf(chain[0].clone().into_owned());
+        let expires = expires(&chain).map_err(bad("certificate"))?;
+        let certified = Certified::Chain(chain.clone());
         certified.check(me).map_err(|reason| {
             bad("certificate")(format!(
                 "{reason}: this node is {me}, and its certificate must carry that DNS name"
@@ -124,22 +137,62 @@ impl Tls {
         })?;
         let key = PrivateKeyDer::from_pem_slice(&pem.key).map_err(|e| bad("key")(e.to_string()))?;
 
-        let client = ClientConfig::builder_with_details(provider.clone(), now.clone())
+        let misfit =
+            |error| bad("key")(format!("{error}: key and certificate belong together, replace both"));
+        let mut client = ClientConfig::builder_with_details(provider.clone(), now.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("the provider has TLS 1.3 suites")
             .with_root_certificates(roots.clone())
             .with_client_auth_cert(chain.clone(), key.clone_key())
-            .map_err(|e| bad("key")(e.to_string()))?;
+            .map_err(misfit)?;
+        client.resumption = Resumption::disabled();
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
             .build()
             .map_err(|e| bad("ca")(e.to_string()))?;
-        let server = ServerConfig::builder_with_details(provider, now)
+        let mut server = ServerConfig::builder_with_details(provider, now.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("the provider has TLS 1.3 suites")
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .map_err(|e| bad("key")(e.to_string()))?;
-        Ok(Self(Mode::Mutual { client: Arc::new(client), server: Arc::new(server) }))
+            .with_client_cert_verifier(verifier.clone())
+            .with_single_cert(chain.clone(), key)
+            .map_err(misfit)?;
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        let (client, server) = (Arc::new(client), Arc::new(server));
+        Ok(Self(Mode::Mutual(Arc::new(Mutual { client, server, verifier, now, chain, expires }))))
+    }
+
+    /// When this node's certificate, or an intermediate of it, expires. None: plaintext.
+    pub fn expires(&self) -> Option<UnixMs> {
+        match &self.0 {
+            Mode::Mutual(mutual) => Some(mutual.expires),
+            Mode::Plain { .. } => None,
+        }
+    }
+
+    /// Whether a far end that was let in once would be let in now, by these files and this hour.
+    ///
+    /// # Errors
+    /// [`TlsError::Handshake`]: why not.
+    pub fn judge(&self, certified: &Certified) -> Result<(), TlsError> {
+        let (Mode::Mutual(mutual), Certified::Chain(chain)) = (&self.0, certified) else { return Ok(()) };
+        mutual.judge(chain).map_err(|error| TlsError::Handshake(in_plain_words(&error)))
+    }
+
+    /// Whether this node's certificate would be let in by a peer that trusts the same CAs.
+    ///
+    /// # Errors
+    /// [`TlsError::File`]: why not.
+    pub fn judge_own(&self) -> Result<(), TlsError> {
+        let Mode::Mutual(mutual) = &self.0 else { return Ok(()) };
+        mutual.judge(&mutual.chain).map_err(|error| TlsError::File {
+            file: "certificate",
+            reason: match error {
+                rustls::Error::InvalidCertificate(
+                    CertificateError::UnknownIssuer | CertificateError::BadSignature,
+                ) => "no CA of the CA file has signed it".to_owned(),
+                other => other.to_string(),
+            },
+        })
     }
 
     /// No TLS. Both ends are checked again at each connection.
@@ -180,9 +233,9 @@ impl Tls {
                 }
                 Ok(Secured { stream, certified: Certified::Everyone })
             }
-            Mode::Mutual { client, .. } => {
+            Mode::Mutual(mutual) => {
                 let server_name = ServerName::DnsName(dns_name(name)?).to_owned();
-                let stream = TlsConnector::from(client.clone())
+                let stream = TlsConnector::from(mutual.client.clone())
                     .connect(server_name, stream)
                     .await
                     .map_err(|e| TlsError::Handshake(reason(&e)))?;
@@ -204,8 +257,8 @@ impl Tls {
                 }
                 Ok(Secured { stream, certified: Certified::Everyone })
             }
-            Mode::Mutual { server, .. } => {
-                let stream = TlsAcceptor::from(server.clone())
+            Mode::Mutual(mutual) => {
+                let stream = TlsAcceptor::from(mutual.server.clone())
                     .accept(stream)
                     .await
                     .map_err(|e| TlsError::Handshake(reason(&e)))?;
@@ -213,6 +266,14 @@ impl Tls {
                 Ok(Secured { stream: Box::new(stream), certified })
             }
         }
+    }
+}
+
+impl Mutual {
+    fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let now = self.now.current_time().ok_or(rustls::Error::FailedToGetCurrentTime)?;
+        let (leaf, intermediates) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        self.verifier.verify_client_cert(leaf, intermediates, now).map(drop)
     }
 }
 
@@ -246,15 +307,15 @@ impl Secured {
 pub enum Certified {
     /// Plaintext: any.
     Everyone,
-    /// Those of its certificate, which was verified.
-    Leaf(CertificateDer<'static>),
+    /// Those of its certificate, which was verified: the first of this chain, which has at least one.
+    Chain(Vec<CertificateDer<'static>>),
 }
 
 impl Certified {
     fn of(chain: Option<&[CertificateDer<'_>]>) -> Result<Self, TlsError> {
-        let leaf = chain.and_then(<[_]>::first);
-        let leaf = leaf.ok_or_else(|| TlsError::Handshake("the peer showed no certificate".into()))?;
-        Ok(Self::Leaf(leaf.clone().into_owned()))
+        let chain = chain.filter(|chain| !chain.is_empty());
+        let chain = chain.ok_or_else(|| TlsError::Handshake("the peer showed no certificate".into()))?;
+        Ok(Self::Chain(chain.iter().map(|certificate| certificate.clone().into_owned()).collect()))
     }
 
     /// Whether it may bear `name`.
@@ -264,8 +325,8 @@ impl Certified {
     pub fn check(&self, name: &NodeName) -> Result<(), String> {
         match self {
             Self::Everyone => Ok(()),
-            Self::Leaf(leaf) => {
-                let parsed = ParsedCertificate::try_from(leaf).map_err(|e| e.to_string())?;
+            Self::Chain(chain) => {
+                let parsed = ParsedCertificate::try_from(&chain[0]).map_err(|e| e.to_string())?;
                 let name = ServerName::DnsName(dns_name(name).map_err(|e| e.to_string())?);
                 verify_server_name(&parsed, &name).map_err(|e| e.to_string())
             }
@@ -275,21 +336,38 @@ impl Certified {
 
 /// A handshake's failure in the operator's words where the library's are not plain.
 fn reason(error: &io::Error) -> String {
-    use rustls::{CertificateError, Error};
-    let library = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    match library {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(library) => in_plain_words(library),
+        None => error.to_string(),
+    }
+}
+
+fn in_plain_words(error: &rustls::Error) -> String {
+    use rustls::Error;
+    match error {
         // Clusters' CAs bear one name, so that a foreign one is met as a signature that does not fit.
-        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "the peer's certificate is not signed by this cluster's CA".to_owned()
         }
-        Some(Error::AlertReceived(alert)) => {
+        Error::AlertReceived(alert) => {
             format!(
                 "the peer does not accept this node's certificate, or closed: {alert:?}; its log says why"
             )
         }
-        Some(Error::InvalidMessage(_)) => format!("the peer does not speak TLS: {error}"),
-        _ => error.to_string(),
+        Error::InvalidMessage(_) => format!("the peer does not speak TLS: {error}"),
+        other => other.to_string(),
     }
+}
+
+/// When the first of these certificates expires.
+fn expires(chain: &[CertificateDer<'_>]) -> Result<UnixMs, String> {
+    let mut first = UnixMs(u64::MAX);
+    for certificate in chain {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|e| e.to_string())?;
+        let seconds = parsed.validity().not_after.timestamp();
+        first = first.min(UnixMs(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000)));
+    }
+    Ok(first)
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -139,10 +139,38 @@ pub trait Disk: Send + Sync {
     fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
     /// Replaces a file: temporary file, sync, rename, sync of the directory. Durable on return.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Opens a file to read it in pieces; none if there is no such file.
+    fn open(&self, _path: &Path) -> io::Result<Option<Arc<dyn Reading>>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Begins what will take a file's place, for a file too large to be held as a whole.
+    fn draft(&self, _path: &Path) -> io::Result<Box<dyn Draft>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Removes a file; no error when there is none.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Names of the files in a directory (without the directory), sorted; empty if there is no such directory.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+}
+
+/// A file as it was when it was opened, whatever takes its place meanwhile. Calls block.
+pub trait Reading: Send + Sync {
+    /// Bytes of the whole file.
+    fn size(&self) -> u64;
+    /// Fills `into` from `offset` on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file ends before.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+}
+
+/// A file that is being written under no name. Calls block.
+pub trait Draft: Send {
+    /// Adds bytes at its end.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Puts it in the place of the file for which it was begun. Durable on return. A draft that is dropped without it
+    /// leaves nothing.
+    fn keep(self: Box<Self>) -> io::Result<()>;
 }
 
 /// Threads.

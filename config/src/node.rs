@@ -50,7 +50,12 @@ pub struct NodeFile {
     pub log: LogFile,
     /// Adds the admission instant (CLOCK_BOOTTIME, ns) to requests for the upstream, as `quorumgate-admitted-ns`.
     pub stamp_admissions: bool,
+    /// Log entries after which a snapshot is made, and those before it are purged but for a quarter as many.
+    pub snapshot_after_entries: u64,
 }
+
+/// For a file that does not say: some 20 MB of log at most.
+pub const SNAPSHOT_AFTER_ENTRIES_DEFAULT: u64 = 20_000;
 
 /// How a node meets its peers.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -64,7 +64,10 @@ pub fn node() -> Value {
         ("filter", text(), "Such as `info`, or `info,quorumgate=debug`."),
         ("format", json!({"enum": ["text", "json"]}), "Text, or JSON lines."),
     ];
-    let stamp = [("stamp_admissions", boolean(), "Adds the admission instant to requests for the upstream.")];
+    let debug = [
+        ("stamp_admissions", boolean(), "Adds the admission instant to requests for the upstream."),
+        ("snapshot_after_entries", integer(8, 1_000_000), "Log entries after which a snapshot is made."),
+    ];
     let sections = [
         ("name", json!({"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"}), "This node."),
         ("data", text(), "The folder of everything this node keeps."),
@@ -73,7 +76,7 @@ pub fn node() -> Value {
         ("admin", object(&[], [("listen", text(), "A loopback address:port.")]), "The operators' side."),
         ("limits", object(&[], limits), "Explicit limits of the process."),
         ("log", object(&[], log), "How much is logged, and as what."),
-        ("debug", object(&[], stamp), "For measuring, never in production."),
+        ("debug", object(&[], debug), "For measuring, never in production."),
     ];
     document("quorumgate: node file", object(&["name", "data", "cluster", "http"], sections))
 }

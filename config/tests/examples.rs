@@ -27,13 +27,17 @@ fn clean<T>(name: &str, text: &str, parsed: Parsed<T>) -> T {
 #[test]
 fn node_files_are_complete() {
     let dir = Path::new("/etc/quorumgate");
-    for name in ["single.yaml", "three/node-1.yaml", "three/node-2.yaml", "three/node-3.yaml"] {
+    let of = |folder: &'static str, count: usize| {
+        (1..=count).map(move |number| (format!("{folder}/node-{number}.yaml"), count - 1))
+    };
+    for (name, peers) in of("three", 3).chain(of("five", 5)).chain([("single.yaml".to_owned(), 0)]) {
+        let name = name.as_str();
         let text = read(name);
         let file = clean(name, &text, node::parse(&text, dir));
         assert!(file.data.starts_with("/etc/quorumgate/data"), "{:?}", file.data);
         assert!(file.admin.ip().is_loopback());
         assert_eq!(file.cluster.tls.is_none(), name == "single.yaml");
-        assert_eq!(file.cluster.peers.len(), if name == "single.yaml" { 0 } else { 2 });
+        assert_eq!(file.cluster.peers.len(), peers);
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use cluster::world::Disk;
+use cluster::world::{Disk, Draft, Reading};
 use redb::StorageBackend;
 
 /// One node's disk. Clones share it.
@@ -67,6 +67,15 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn open(&self, path: &Path) -> io::Result<Option<Arc<dyn Reading>>> {
+        Ok(self.read(path)?.map(|bytes| Arc::new(Opened(bytes)) as Arc<dyn Reading>))
+    }
+
+    fn draft(&self, path: &Path) -> io::Result<Box<dyn Draft>> {
+        let path = self.inner().at(path);
+        Ok(Box::new(Begun { disk: self.clone(), path, bytes: Vec::new() }))
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.inner();
         let path = inner.at(path);
@@ -80,6 +89,37 @@ impl Disk for SimDisk {
         let names = inner.files.keys().chain(inner.stores.keys()).filter(|path| path.parent() == Some(&dir));
         let names: BTreeSet<PathBuf> = names.filter_map(|path| path.file_name()).map(PathBuf::from).collect();
         Ok(names.into_iter().collect())
+    }
+}
+
+/// A file as it was.
+struct Opened(Vec<u8>);
+
+impl Reading for Opened {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        into.copy_from_slice(&self.0[range(offset, into.len(), self.0.len())?]);
+        Ok(())
+    }
+}
+
+struct Begun {
+    disk: SimDisk,
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Draft for Begun {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn keep(self: Box<Self>) -> io::Result<()> {
+        self.disk.write(&self.path, &self.bytes)
     }
 }
 

@@ -72,7 +72,12 @@ pub async fn status(State(door): State<Arc<Door>>) -> axum::Json<Value> {
         "requests": door.telemetry.summary(),
         "view_age_ms": view_age(&door).map(|age| age.as_millis() as u64),
         "ledger_silent_ms": stats.silent.map(|silent| silent.as_millis() as u64),
-        "leases": { "cells": stats.cells, "tokens": stats.tokens_held },
+        "leases": {
+            "cells": stats.cells,
+            "tokens": stats.tokens_held,
+            "asked": stats.asked,
+            "pushed": stats.pushed,
+        },
         "quotas": quotas,
         "health": door.probe.read(),
     }))
@@ -114,6 +119,17 @@ pub fn cluster_metrics(door: &Door) -> String {
     gauge("quorumgate_lease_cells", "Keys with a lease cell on this node.", stats.cells);
     gauge("quorumgate_lease_tokens", "Tokens held in leases on this node.", stats.tokens_held);
     gauge("quorumgate_waiters", "Requests that wait for tokens.", stats.waiting);
+    for (name, help, count) in [
+        ("quorumgate_lease_asks_total", "Batches of questions about quotas sent to the leader.", stats.asked),
+        (
+            "quorumgate_lease_pushes_total",
+            "Recalls of tokens and other words of the leader's own.",
+            stats.pushed,
+        ),
+    ] {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {count}");
+    }
     let help =
         "Seconds for which no leader has answered this node's questions about quotas; 0: none is owed.";
     sample(&mut text, "quorumgate_ledger_silent_seconds", help, seconds(stats.silent.unwrap_or_default()));
@@ -121,6 +137,10 @@ pub fn cluster_metrics(door: &Door) -> String {
         let help =
             "Seconds since the probe with which a leader last confirmed this node's view; its lease is 5.";
         sample(&mut text, "quorumgate_view_age_seconds", help, seconds(age));
+    }
+    if let Some(left) = door.replica.certificate().left(door.world.clock.wall()) {
+        let help = "Seconds until this node's certificate expires; 0: it has.";
+        sample(&mut text, "quorumgate_certificate_expires_seconds", help, left.as_secs());
     }
     let name = "quorumgate_quota_decisions_total";
     let _ = writeln!(text, "# HELP {name} Decisions of this node by quota.\n# TYPE {name} counter");

@@ -55,11 +55,14 @@ enum Command {
     Apply(apply::Apply),
     /// Found a cluster, change who is in it, or look at it.
     Cluster(cluster::Cluster),
-    /// Make the cluster's CA and node certificates, or certificates for more nodes of the same CA.
+    /// Make the cluster's CA and node certificates, certificates for more nodes of the same CA, or new ones for old nodes.
     Pki {
         /// The folder to write into; an existing CA in it is used.
         #[arg(long, default_value = "pki", value_name = "DIR")]
         out: PathBuf,
+        /// Replace the certificates and keys that the nodes have there; without it nothing is overwritten.
+        #[arg(long)]
+        renew: bool,
         /// Node names, as in the node files.
         #[arg(required = true, value_name = "NODE", value_parser = node_name)]
         nodes: Vec<NodeName>,
@@ -89,8 +92,9 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Apply(apply) => apply.run().await,
             Command::Cluster(cluster) => cluster.run().await,
-            Command::Pki { out, nodes } => {
-                let written = pki::write_pki(&out, &nodes).map_err(|error| error.to_string())?;
+            Command::Pki { out, renew, nodes } => {
+                let written = if renew { pki::renew(&out, &nodes) } else { pki::write_pki(&out, &nodes) };
+                let written = written.map_err(|error| error.to_string())?;
                 for file in written.files {
                     println!("{}", file.display());
                 }

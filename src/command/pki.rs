@@ -1,6 +1,7 @@
 //! The cluster's own certificate authority, and a certificate for each node.
 //!
-//! A certificate of this CA is the credential to be the node that it names, so `ca.key` belongs on no node.
+//! A certificate of this CA is the credential to be the node that it names, so `ca.key` belongs on no node. A node gets a
+//! new key with each certificate.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -39,7 +40,14 @@ pub struct Written {
 /// `AlreadyExists` if a node's file is there: nothing is overwritten. `InvalidInput` if one half of the CA is missing,
 /// or a node is called `ca` or has a name that cannot be a DNS name. Otherwise what the file system says.
 pub fn write_pki(dir: &Path, nodes: &[NodeName]) -> io::Result<Written> {
-    check(dir, nodes)?;
+    check(nodes)?;
+    if let Some(path) = nodes.iter().flat_map(|node| paths(dir, node)).find(|path| path.exists()) {
+        let text = format!(
+            "{} exists and is not overwritten: `--renew` replaces what a node has, or remove it first",
+            path.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+    }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let mut files = Vec::new();
     let ca = match read_ca(dir)? {
@@ -62,7 +70,32 @@ pub fn write_pki(dir: &Path, nodes: &[NodeName]) -> io::Result<Written> {
     Ok(Written { files })
 }
 
-fn check(dir: &Path, nodes: &[NodeName]) -> io::Result<()> {
+/// Replaces `NAME.pem` and `NAME.key` of each node in `dir`, under the CA that is there. Each file is replaced whole;
+/// between a node's two files it has a key that does not fit, which a running node refuses until both are there.
+///
+/// # Errors
+/// `NotFound` if there is no CA, or a node has no certificate: nothing is written then. Otherwise as [`write_pki`].
+pub fn renew(dir: &Path, nodes: &[NodeName]) -> io::Result<Written> {
+    check(nodes)?;
+    let lacking = |text: String| io::Error::new(io::ErrorKind::NotFound, text);
+    let ca = read_ca(dir)?;
+    let ca = ca.ok_or_else(|| lacking(format!("{} has no ca.pem and ca.key to sign with", dir.display())))?;
+    if let Some(node) = nodes.iter().find(|node| !paths(dir, node)[0].exists()) {
+        let text = format!("{} has no {node}.pem to renew: without `--renew` it gets one", dir.display());
+        return Err(lacking(text));
+    }
+    let mut files = Vec::new();
+    for node in nodes {
+        let (certificate, key) = make_node(node, &ca).map_err(made)?;
+        let [certificate_path, key_path] = paths(dir, node);
+        replace(&key_path, key.as_bytes(), MODE_SECRET)?;
+        replace(&certificate_path, certificate.as_bytes(), MODE_PUBLIC)?;
+        files.extend([certificate_path, key_path]);
+    }
+    Ok(Written { files })
+}
+
+fn check(nodes: &[NodeName]) -> io::Result<()> {
     let invalid = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     for (at, node) in nodes.iter().enumerate() {
         if node.as_str() == "ca" {
@@ -82,12 +115,6 @@ fn check(dir: &Path, nodes: &[NodeName]) -> io::Result<()> {
                 "node name {node} is not a DNS name (labels between dots, none empty, none beginning or ending with \
                  '-', the last not a number), so that no certificate can carry it: choose another name"
             ));
-        }
-        for path in paths(dir, node) {
-            if path.exists() {
-                let text = format!("{} exists and is not overwritten: remove it first", path.display());
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
-            }
         }
     }
     Ok(())
@@ -167,6 +194,18 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(named)
 }
 
+/// Writes a file beside the old one and puts it in its place.
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let beside = path.with_added_extension("new");
+    // Left behind by a renewal that was cut off.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    write_new(&beside, bytes, mode)?;
+    fs::rename(&beside, path)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -212,6 +251,33 @@ mod tests {
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
         assert!(again.to_string().contains("node-3.pem exists"), "{again}");
         assert!(!dir.join("node-4.pem").exists(), "checked before anything is written");
+    }
+
+    #[test]
+    fn a_renewed_node_has_a_new_certificate_and_key_of_the_same_ca() {
+        // given two nodes with certificates
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let dir = dir.path();
+        write_pki(dir, &names(&["node-1", "node-2"])).expect("written");
+        let read = |file: &str| fs::read(dir.join(file)).expect("it is there");
+        let before = ["ca.pem", "node-1.pem", "node-1.key", "node-2.pem"].map(read);
+        fs::write(dir.join("node-1.key.new"), "of a renewal that was cut off").expect("written");
+        // when one is renewed
+        let written = renew(dir, &names(&["node-1"])).expect("renewed");
+        // then its files are new and can be used, and nothing else was touched
+        let after = ["ca.pem", "node-1.pem", "node-1.key", "node-2.pem"].map(read);
+        let same: Vec<bool> = before.iter().zip(&after).map(|(before, after)| before == after).collect();
+        assert_eq!(same, [true, false, false, true]);
+        assert_eq!(written.files, [dir.join("node-1.pem"), dir.join("node-1.key")]);
+        let tls = usable(dir, "node-1").expect("usable");
+        tls.judge_own().expect("signed by the CA that is there");
+        let mode = fs::metadata(dir.join("node-1.key")).expect("written").permissions().mode();
+        assert_eq!(mode & 0o777, MODE_SECRET);
+        assert!(!dir.join("node-1.key.new").exists());
+        // and a node that never was has nothing to renew
+        let told = renew(dir, &names(&["node-2", "node-3"])).expect_err("no node-3").to_string();
+        assert!(told.contains("has no node-3.pem to renew"), "{told}");
+        assert_eq!(read("node-2.pem"), before[3], "checked before anything is written");
     }
 
     #[test]

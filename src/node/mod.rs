@@ -63,7 +63,7 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
     let keeper = Keeper::new(world.clone(), Arc::new(replica.clone()), replica.views(), pushes, &file.limits);
     let lease = replica.clone();
     let freshness = Arc::new(Freshness::new(world.clone(), Box::new(move || lease.view_lease())));
-    let probe = Probe::new(replica.clone(), routes.clone(), keeper.clone(), freshness.clone());
+    let probe = Probe::new(world.clone(), replica.clone(), routes.clone(), keeper.clone(), freshness.clone());
     let (tree, mut tree_ended) = tree::start(world.clone(), keeper.clone(), routes.clone())
         .await
         .map_err(|error| Fatal::Internal(format!("starting the keepers: {error}")))?;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cluster::leader::times::FAILOVER_MAX;
 use cluster::replica::{Parting, Replica};
 use cluster::state::ids::Revision;
+use cluster::world::World;
 use serde::Serialize;
 
 use crate::journey::freshness::{Age, Freshness};
@@ -47,6 +48,7 @@ pub struct Readiness {
 /// Reads the health of the node's parts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Probe {
+    world: World,
     replica: Replica,
     routes: Routes,
     keeper: Keeper,
@@ -57,9 +59,15 @@ pub struct Probe {
 
 impl Probe {
     /// Of these parts.
-    pub fn new(replica: Replica, routes: Routes, keeper: Keeper, freshness: Arc<Freshness>) -> Self {
+    pub fn new(
+        world: World,
+        replica: Replica,
+        routes: Routes,
+        keeper: Keeper,
+        freshness: Arc<Freshness>,
+    ) -> Self {
         let (draining, data_plane_broken) = (Arc::default(), Arc::default());
-        Self { replica, routes, keeper, freshness, draining, data_plane_broken }
+        Self { world, replica, routes, keeper, freshness, draining, data_plane_broken }
     }
 
     /// From now on the node is not ready: it is about to stop.
@@ -165,6 +173,10 @@ impl Probe {
                 }
                 None => say("configuration", Health::Ready, ""),
             }
+        }
+        match self.replica.certificate().problem(self.world.clock.wall()) {
+            Some(problem) => say("certificate", Health::Degraded, &problem),
+            None => say("certificate", Health::Ready, ""),
         }
         if self.data_plane_broken.load(Ordering::Acquire) {
             say("data-plane", Health::Unready, "a thread has ended; the log says why");

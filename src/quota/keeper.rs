@@ -71,6 +71,10 @@ struct Shared {
     counts: papaya::HashMap<QuotaName, Arc<Counts>>,
     /// Since when the ledger leaves questions without an answer; 0: it does not.
     silent_since_ns: AtomicU64,
+    /// Batches sent.
+    asked: AtomicU64,
+    /// Words of the leader that were heard.
+    pushed: AtomicU64,
     /// Bounds what is sent to the mailbox.
     permits: Arc<Semaphore>,
 }
@@ -118,6 +122,8 @@ impl Keeper {
             entries: papaya::HashMap::new(),
             counts: papaya::HashMap::new(),
             silent_since_ns: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            pushed: AtomicU64::new(0),
             permits: Arc::new(Semaphore::new(bounds.waiters_max.min(Semaphore::MAX_PERMITS))),
         };
         Self { shared: Arc::new(shared) }
@@ -272,7 +278,16 @@ impl Keeper {
         let quotas: BTreeMap<_, _> = counts.iter().map(|(name, c)| (name.clone(), c.read())).collect();
         let waiting = self.shared.bounds.waiters_max.saturating_sub(self.shared.permits.available_permits());
         let silent = self.silent_at(now);
-        Stats { cells: entries.len() as u64, tokens_held, waiting: waiting as u64, silent, quotas }
+        let (asked, pushed) = (self.shared.asked.load(Relaxed), self.shared.pushed.load(Relaxed));
+        Stats {
+            cells: entries.len() as u64,
+            tokens_held,
+            waiting: waiting as u64,
+            silent,
+            asked,
+            pushed,
+            quotas,
+        }
     }
 
     /// How long the ledger has left this node's questions without an answer; none: it owes none.
@@ -380,7 +395,10 @@ impl Actor for KeeperActor {
                 state.lessee.woke(now);
             }
             Msg::Woke(_) => {}
-            Msg::Pushed(push, _permit) => state.lessee.pushed(now, push),
+            Msg::Pushed(push, _permit) => {
+                state.shared.pushed.fetch_add(1, Relaxed);
+                state.lessee.pushed(now, push);
+            }
             Msg::Viewed(view) => {
                 let document = view.document.as_ref();
                 let quotas: BTreeSet<QuotaName> =
@@ -430,6 +448,7 @@ impl State {
                 }
                 Output::Send { ask, within } => {
                     let (session, seq) = (ask.session, ask.seq);
+                    self.shared.asked.fetch_add(1, Relaxed);
                     let answer = self.shared.ledger.ask(ask);
                     self.tasks.spawn(async move {
                         let gone = clock.sleep(within);

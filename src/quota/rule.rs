@@ -118,6 +118,10 @@ pub struct Stats {
     pub waiting: u64,
     /// How long the ledger has left questions without an answer; none: it owes none.
     pub silent: Option<Duration>,
+    /// Batches of questions sent to the leader.
+    pub asked: u64,
+    /// Times that the leader spoke unasked, to recall tokens or to announce a change.
+    pub pushed: u64,
     /// By quota.
     pub quotas: BTreeMap<QuotaName, QuotaStats>,
 }

@@ -5,7 +5,6 @@
 
 mod recorder;
 mod render;
-mod warnings;
 
 use std::sync::Arc;
 
@@ -13,7 +12,6 @@ use parking_lot::Mutex;
 
 use recorder::Tally;
 pub use recorder::{Answer, Recorder};
-pub use warnings::Warnings;
 
 /// All recorders of this process. Cheap to clone.
 #[derive(Clone, Debug, Default)]

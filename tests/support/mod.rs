@@ -178,7 +178,13 @@ pub struct Node {
 
 impl Node {
     /// Writes a node file into `folder`; `at`: for peers, clients, operators. `others` may name the node itself.
-    fn placed(folder: &Path, name: &str, at: [SocketAddr; 3], others: &[(String, SocketAddr)]) -> Self {
+    fn placed(
+        folder: &Path,
+        name: &str,
+        at: [SocketAddr; 3],
+        others: &[(String, SocketAddr)],
+        settings: &str,
+    ) -> Self {
         let [peers, http, admin] = at;
         let listed: String = others
             .iter()
@@ -189,7 +195,7 @@ impl Node {
         let text = format!(
             "name: {name}\ndata: data/{name}\ncluster:\n  listen: {peers}\n{listed}\
              \x20 tls: {{ca: pki/ca.pem, certificate: pki/{name}.pem, key: pki/{name}.key}}\n\
-             http: {{listen: \"{http}\", workers: 1}}\nadmin: {{listen: \"{admin}\"}}\n"
+             http: {{listen: \"{http}\", workers: 1}}\nadmin: {{listen: \"{admin}\"}}\n{settings}"
         );
         let file = folder.join(format!("{name}.yaml"));
         std::fs::write(&file, text).expect("written");
@@ -216,6 +222,11 @@ impl Cluster {
     /// Starts `count` nodes, founds the cluster on the first, and applies `gateway`, in which `@UPSTREAM@` stands for the
     /// upstream's address.
     pub fn start(count: usize, gateway: &str) -> Self {
+        Self::start_with(count, gateway, "")
+    }
+
+    /// As [`Cluster::start`]; `settings` are added to each node's file.
+    pub fn start_with(count: usize, gateway: &str, settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let upstream = Upstream::start();
         let names: Vec<String> = (1..=count).map(|number| format!("node-{number}")).collect();
@@ -229,7 +240,9 @@ impl Cluster {
             names.iter().map(|_| [(); 3].map(|()| loopback(port()))).collect();
         let others: Vec<(String, SocketAddr)> =
             names.iter().cloned().zip(addresses.iter().map(|[cluster, ..]| *cluster)).collect();
-        let place = |(name, at): (&String, &[SocketAddr; 3])| Node::placed(folder.path(), name, *at, &others);
+        let place = |(name, at): (&String, &[SocketAddr; 3])| {
+            Node::placed(folder.path(), name, *at, &others, settings)
+        };
         let nodes = names.iter().zip(&addresses).map(place).collect();
         let mut cluster = Self { nodes, upstream, folder };
         for index in 0..count {
@@ -263,7 +276,7 @@ impl Cluster {
         let others: Vec<(String, SocketAddr)> =
             self.nodes.iter().map(|node| (node.name.clone(), node.peers)).collect();
         let at = [(); 3].map(|()| loopback(port()));
-        self.nodes.push(Node::placed(self.folder.path(), &name, at, &others));
+        self.nodes.push(Node::placed(self.folder.path(), &name, at, &others, ""));
         self.start_node(index);
         index
     }
@@ -343,6 +356,10 @@ impl Cluster {
     pub fn terminate(&mut self, index: usize) -> std::process::ExitStatus {
         self.signal(index, rustix::process::Signal::TERM);
         self.nodes[index].child.take().expect("it was running").wait().expect("it can be waited for")
+    }
+
+    pub fn pid(&self, index: usize) -> u32 {
+        self.nodes[index].child.as_ref().expect("it is running").id()
     }
 
     pub fn signal(&self, index: usize, signal: rustix::process::Signal) {

@@ -74,7 +74,8 @@ impl<'a> Sizing<'a> {
                 (lease.out != item.held, item.held > 0 && left_ns < RENEWED_BELOW_NS)
             }
             Some(_) => (true, false),
-            None => (item.held > 0, false),
+            // Only through the log: another leader might still count that lease.
+            None => (item.held > 0 || item.lid.is_some(), false),
         };
         Some(Reported { keep, moves, renew })
     }

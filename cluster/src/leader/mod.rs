@@ -111,8 +111,8 @@ impl Lender {
     pub const ASKS_MAX: usize = 64;
     /// Items that may wait in them.
     pub const QUEUED_ITEMS_MAX: usize = 8 * Ask::ITEMS_MAX;
-    /// Items of one entry, unless its only batch has more.
-    pub const ENTRY_ITEMS_MAX: usize = 2 * Ask::ITEMS_MAX;
+    /// Items of one entry.
+    pub const ENTRY_ITEMS_MAX: usize = Ask::ITEMS_MAX;
     /// Sessions that may wait for registration, and that one entry registers.
     pub const REGISTERS_MAX: usize = 64;
     /// Document changes that may wait.

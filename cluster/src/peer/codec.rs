@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 
 /// The largest message that is read from a peer.
 pub const WIRE_BYTES_MAX: usize = 16 << 20;
-/// The largest record that is read from our own disk (a snapshot).
-pub const DISK_BYTES_MAX: usize = 1 << 30;
+/// The largest record that is read from our own disk.
+pub const DISK_BYTES_MAX: usize = 64 << 20;
 
 const MAGIC: u8 = 0x51;
 const FORMAT: u8 = 1;
@@ -69,10 +69,12 @@ pub enum Kind {
     Vote = 2,
     /// A log id: committed, or purged up to.
     LogId = 3,
-    /// A snapshot.
+    /// A snapshot's head.
     Snapshot = 4,
     /// A node's identity.
     Identity = 5,
+    /// What follows a snapshot's head.
+    SnapshotPart = 6,
 }
 
 /// Writes a versioned struct.
@@ -115,7 +117,7 @@ fn read<T: DeserializeOwned, const MAX: usize>(
 /// Puts the frame of a record on disk around `payload`.
 pub fn seal(kind: Kind, payload: &[u8]) -> Vec<u8> {
     let len =
-        u32::try_from(payload.len()).expect("a record is shorter than 4 GiB: snapshots are the largest");
+        u32::try_from(payload.len()).expect("a record is shorter than 4 GiB: a document is the largest");
     let mut record = Vec::with_capacity(HEAD + payload.len() + CRC);
     record.extend_from_slice(&[MAGIC, FORMAT]);
     record.extend_from_slice(&(kind as u16).to_le_bytes());
@@ -123,6 +125,29 @@ pub fn seal(kind: Kind, payload: &[u8]) -> Vec<u8> {
     record.extend_from_slice(payload);
     record.extend_from_slice(&crc32fast::hash(&record).to_le_bytes());
     record
+}
+
+/// Bytes of the record that begins here, with its frame; none: its length has not come yet.
+///
+/// # Errors
+/// [`CodecError::Frame`] if no record of ours begins here, or none so long.
+pub fn record_len(begin: &[u8]) -> Result<Option<usize>, CodecError> {
+    let Some([magic, format, _, _, l0, l1, l2, l3]) = begin.first_chunk::<HEAD>() else { return Ok(None) };
+    begins(*magic, *format)?;
+    let len = u32::from_le_bytes([*l0, *l1, *l2, *l3]) as usize;
+    if len > DISK_BYTES_MAX {
+        let wanted = format!("at most {DISK_BYTES_MAX}");
+        return Err(CodecError::Frame { found: format!("a record of {len} bytes"), wanted });
+    }
+    Ok(Some(HEAD + len + CRC))
+}
+
+fn begins(magic: u8, format: u8) -> Result<(), CodecError> {
+    if (magic, format) == (MAGIC, FORMAT) {
+        return Ok(());
+    }
+    let found = format!("magic {magic:#x} format {format}");
+    Err(CodecError::Frame { found, wanted: format!("magic {MAGIC:#x} format {FORMAT}") })
 }
 
 /// Takes the frame off, after checking it.
@@ -138,12 +163,7 @@ pub fn open(kind: Kind, record: &[u8]) -> Result<&[u8], CodecError> {
     let [magic, format, k0, k1, l0, l1, l2, l3] = *head else {
         return frame(format!("a head of {} bytes", head.len()), HEAD.to_string());
     };
-    if (magic, format) != (MAGIC, FORMAT) {
-        return frame(
-            format!("magic {magic:#x} format {format}"),
-            format!("magic {MAGIC:#x} format {FORMAT}"),
-        );
-    }
+    begins(magic, format)?;
     let found = crc32fast::hash(body);
     let stored = u32::from_le_bytes(*crc);
     if found != stored {

@@ -2,7 +2,7 @@
 //!
 //! Everything a stranger can hold is bounded: connections in greeting, greeted connections, the time to greet,
 //! requests and bytes a connection has in service, and bytes it has not read. Whatever is wrong with one
-//! connection ends that connection, with its reason in the log.
+//! connection ends that connection, with its reason in the log: a line a second for each kind of reason.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,25 +13,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Semaphore;
+use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::frame::{BODY_BYTES_MAX, Frame};
 use super::handshake::{HelloV1, Mismatch};
+use super::places::{Full, Places, Seat};
+use super::trust::Trust;
 use super::wire::{Wire, WireError};
 use super::{Caller, Lane, Me, PAYLOAD_BYTES_MAX, Serve, UNANSWERED_BYTES_MAX};
 use crate::fatal::Bell;
 use crate::hooks::panic_point;
 use crate::tls::{Tls, TlsError};
+use crate::warnings::Warnings;
 use crate::world::{BoxFuture, Listener, Share, Stream, World};
 
 /// Until a connection is secured and greeted.
 pub const GREET_WITHIN: Duration = Duration::from_secs(2);
-/// Connections that are being greeted at once.
-pub const GREETING_MAX: usize = 64;
-/// Greeted connections at once: five lanes from each of many nodes.
-pub const CONNECTIONS_MAX: usize = 512;
 /// A connection without a frame (callers ping) for this long is closed.
 pub const IDLE_MAX: Duration = Duration::from_secs(10);
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -45,21 +45,23 @@ pub struct Door {
 }
 
 impl Door {
-    /// Listens on `listen` and serves what comes, on the runtime that this is called in. `bell` rings if it can not go on.
+    /// Listens on `listen` and serves what comes, on the runtime that this is called in. New connections are secured with
+    /// the latest `tls`. `bell` rings if it can not go on.
     ///
     /// # Errors
     /// As [`crate::world::Net::bind`].
     pub fn open(
         world: &World,
         listen: SocketAddr,
-        tls: Tls,
+        tls: watch::Receiver<Tls>,
         me: Me,
         serve: Arc<dyn Serve>,
         bell: &Bell,
     ) -> io::Result<Self> {
         let listener = world.net.bind(listen, Share::Alone)?;
         let address = listener.local_addr();
-        let host = Host { tls, me, serve, greeting: Arc::new(Semaphore::new(GREETING_MAX)) };
+        let (places, warnings) = (Places::default(), Arc::default());
+        let host = Host { world: world.clone(), tls, me, serve, places, warnings };
         let task = tokio::spawn(bell.guard("the door for peers", host.accept(listener))).abort_handle();
         Ok(Self { address, task })
     }
@@ -78,10 +80,21 @@ impl Drop for Door {
 
 #[derive(Clone)]
 struct Host {
-    tls: Tls,
+    world: World,
+    tls: watch::Receiver<Tls>,
     me: Me,
     serve: Arc<dyn Serve>,
-    greeting: Arc<Semaphore>,
+    places: Places,
+    warnings: Arc<Mutex<Warnings>>,
+}
+
+/// A node that was let in.
+struct Guest {
+    wire: Wire,
+    caller: Caller,
+    lane: Lane,
+    trust: Trust,
+    _seat: Seat,
 }
 
 /// Why a connection did not get in.
@@ -93,74 +106,114 @@ enum Turned {
     Wire(#[from] WireError),
     #[error("{0}")]
     Mismatch(#[from] Mismatch),
+    #[error("{0}")]
+    NotAdmitted(String),
+    #[error("{0}")]
+    Full(#[from] Full),
     #[error("no greeting within {GREET_WITHIN:?}")]
     Late,
+    #[error("no greeting yet, and its place was needed for a newer connection")]
+    Crowded,
+}
+
+impl Turned {
+    /// For the log's limit: no kind of stranger hides another.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Tls(_) => "tls",
+            Self::Wire(_) => "wire",
+            Self::Mismatch(_) => "mismatch",
+            Self::NotAdmitted(_) => "not-admitted",
+            Self::Full(_) => "full",
+            Self::Late => "late",
+            Self::Crowded => "crowded",
+        }
+    }
 }
 
 impl Host {
     async fn accept(self, mut listener: Box<dyn Listener>) {
         let mut connections = JoinSet::new();
         loop {
+            let accepted = listener.accept().await;
             while let Some(ended) = connections.try_join_next() {
                 if let Err(error) = ended {
                     tracing::error!(%error, "a peer's connection panicked and is closed");
                 }
             }
-            match listener.accept().await {
+            match accepted {
                 Ok((stream, peer)) => {
                     panic_point("door");
-                    if connections.len() >= CONNECTIONS_MAX {
-                        tracing::warn!(%peer, connections = connections.len(), "too many peer connections");
-                        continue;
-                    }
-                    let Ok(place) = self.greeting.clone().try_acquire_owned() else {
-                        tracing::warn!(%peer, "too many peer connections in greeting");
-                        continue;
-                    };
+                    let mut place = self.places.greet();
                     let host = self.clone();
                     connections.spawn(async move {
-                        let greeted = timeout(GREET_WITHIN, host.greet(stream, peer)).await;
+                        let greeted = tokio::select! {
+                            biased;
+                            greeted = timeout(GREET_WITHIN, host.greet(stream, peer)) => {
+                                greeted.unwrap_or(Err(Turned::Late))
+                            }
+                            () = place.lost() => Err(Turned::Crowded),
+                        };
                         drop(place);
-                        match greeted.unwrap_or(Err(Turned::Late)) {
-                            Ok((wire, caller, lane)) => host.converse(wire, caller, lane).await,
-                            Err(reason) => tracing::warn!(%peer, %reason, "peer connection turned away"),
+                        match greeted {
+                            Ok(guest) => host.converse(guest).await,
+                            Err(reason) => {
+                                if let Some(others) = host.line(reason.kind()) {
+                                    tracing::warn!(%peer, %reason, others, "peer connection turned away");
+                                }
+                            }
                         }
                     });
                 }
                 Err(error) => {
                     // Out of descriptors, or the connection is gone again: neither is for ever.
-                    tracing::warn!(%error, "accepting a peer connection failed");
+                    if let Some(others) = self.line("accept") {
+                        tracing::warn!(%error, others, "accepting a peer connection failed");
+                    }
                     sleep(ACCEPT_AGAIN).await;
                 }
             }
         }
     }
 
-    async fn greet(&self, stream: Box<dyn Stream>, peer: SocketAddr) -> Result<(Wire, Caller, Lane), Turned> {
-        let (stream, certified) = self.tls.accept(stream, peer).await?.into_parts();
+    /// Whether a reason of this kind gets a line now, and how many had none since the last one.
+    fn line(&self, kind: &'static str) -> Option<u64> {
+        self.warnings.lock().line(kind, self.world.clock.boot())
+    }
+
+    async fn greet(&self, stream: Box<dyn Stream>, peer: SocketAddr) -> Result<Guest, Turned> {
+        let mut files = self.tls.clone();
+        let tls = files.borrow_and_update().clone();
+        let (stream, certified) = tls.accept(stream, peer).await?.into_parts();
         let mut wire = Wire::new(stream);
         let Frame::Hello(bytes) = wire.next().await? else {
             return Err(WireError::Unexpected("a frame before the hello").into());
         };
         let me = (self.me)();
-        let checked = HelloV1::decode(bytes)
-            .and_then(|hello| hello.check_caller(&me, |name| certified.check(name)).map(|_| hello))
-            .and_then(|hello| {
-                let caller = Caller { name: hello.name.clone(), raft_id: hello.raft_id, address: peer };
-                self.serve.admits(&caller, hello.lane).map_err(Mismatch::Fenced).map(|()| hello)
-            });
-        let (reply, verdict) = match checked {
-            Ok(hello) => (Frame::Hello(HelloV1::of(&me, hello.lane).encode()), Ok(hello)),
-            Err(mismatch) => (Frame::Reject(mismatch.to_string()), Err(mismatch)),
+        let checked = HelloV1::decode(bytes).and_then(|hello| {
+            hello.check_caller(&me, |name| certified.check(name))?;
+            Ok(hello)
+        });
+        let seated = checked.map_err(Turned::from).and_then(|HelloV1 { name, raft_id, lane, .. }| {
+            let caller = Caller { name, raft_id, address: peer };
+            self.serve.admits(&caller, lane).map_err(Turned::NotAdmitted)?;
+            let seat = self.places.seat(&caller.name, lane)?;
+            Ok((caller, lane, seat))
+        });
+        let reply = match &seated {
+            Ok((_, lane, _)) => Frame::Hello(HelloV1::of(&me, *lane).encode()),
+            Err(reason) => Frame::Reject(reason.to_string()),
         };
         wire.push(&reply).map_err(WireError::from)?;
         wire.flush().await.map_err(WireError::from)?;
-        let hello = verdict?;
+        let (caller, lane, seat) = seated?;
         wire.allow(BODY_BYTES_MAX);
-        Ok((wire, Caller { name: hello.name, raft_id: hello.raft_id, address: peer }, hello.lane))
+        let trust = Trust::new(files, certified, Instant::now());
+        Ok(Guest { wire, caller, lane, trust, _seat: seat })
     }
 
-    async fn converse(&self, mut wire: Wire, caller: Caller, lane: Lane) {
+    async fn converse(&self, guest: Guest) {
+        let Guest { mut wire, caller, lane, mut trust, _seat } = guest;
         tracing::debug!(node = %caller.name, peer = %caller.address, ?lane, "peer connected");
         let mut desk = Desk::new(self.serve.clone(), caller, lane);
         let mut tick = interval(CHECK_EVERY);
@@ -170,7 +223,10 @@ impl Host {
             panic_point("peer");
             let step = tokio::select! {
                 biased;
-                _ = tick.tick() => wire.check(Instant::now(), IDLE_MAX),
+                _ = tick.tick() => {
+                    let now = Instant::now();
+                    wire.check(now, IDLE_MAX).and_then(|()| Ok(trust.check(now)?))
+                }
                 Some(done) = desk.serving.next(), if may_answer => desk.answer(done, &mut wire),
                 frame = wire.next() => frame.and_then(|frame| desk.take(frame, &mut wire)),
             };
@@ -179,9 +235,10 @@ impl Host {
             }
         };
         let (node, peer) = (&desk.caller.name, desk.caller.address);
-        match reason {
-            WireError::Closed => tracing::debug!(%node, %peer, ?lane, "peer disconnected"),
-            reason => tracing::warn!(%node, %peer, ?lane, %reason, "peer connection dropped"),
+        if matches!(reason, WireError::Closed) {
+            tracing::debug!(%node, %peer, ?lane, "peer disconnected");
+        } else if let Some(others) = self.line("dropped") {
+            tracing::warn!(%node, %peer, ?lane, %reason, others, "peer connection dropped");
         }
     }
 }
@@ -223,6 +280,7 @@ impl Desk {
                 self.begin();
                 Ok(())
             }
+            Frame::Hello(_) => Err(WireError::Unexpected("a second hello")),
             _ => Err(WireError::Unexpected("a frame that only a server sends")),
         }
     }

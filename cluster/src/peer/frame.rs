@@ -169,7 +169,7 @@ impl Frame {
 
     fn decode(kind: u8, mut body: Bytes) -> Result<Self, FrameError> {
         let malformed = FrameError::Body { kind };
-        let text = |b: Bytes| String::from_utf8(b.into()).map_err(|_| malformed);
+        let text = |b: Bytes| String::from_utf8(b.into()).map(|text| one_line(&text)).map_err(|_| malformed);
         let id = |b: &mut Bytes| b.try_get_u64_le().map_err(|_| malformed);
         Ok(match kind {
             1 => Self::Hello(body),
@@ -188,6 +188,11 @@ impl Frame {
             found => return Err(FrameError::Kind { found }),
         })
     }
+}
+
+/// A peer's words, which end in our log, cannot begin a line of their own there, or speak to a terminal.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// At most as many bytes of `text` as a reason may have, cut between characters.
@@ -355,6 +360,14 @@ mod tests {
         assert!(out.is_empty());
     }
 
+    #[test]
+    fn a_peers_words_stay_on_one_line() {
+        let reason = "no\n2026-11-26T00:00:00Z ERROR forged \u{1b}[2J".to_owned();
+        let bytes = bytes_of(&Frame::Refusal { id: 1, reason });
+        let told = Frame::Refusal { id: 1, reason: "no 2026-11-26T00:00:00Z ERROR forged  [2J".to_owned() };
+        assert_eq!(decode_in_pieces(&bytes, &[]), Ok(vec![told]));
+    }
+
     fn frames() -> impl Strategy<Value = Vec<Frame>> {
         let payload = || prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
         let text = || "[a-zé]{0,20}";
@@ -383,6 +396,64 @@ mod tests {
                 frame.encode(&mut bytes).expect("small");
             }
             prop_assert_eq!(decode_in_pieces(&bytes, &cuts), Ok(frames));
+        }
+
+        #[test]
+        fn one_wrong_byte_anywhere_is_an_error_and_makes_no_other_frame(
+            frames in frames().prop_filter("some bytes", |frames| !frames.is_empty()),
+            at: prop::sample::Index,
+            flip in 1u8..,
+            cuts in prop::collection::vec(0usize..30, 0..20),
+        ) {
+            let mut bytes = BytesMut::new();
+            for frame in &frames {
+                frame.encode(&mut bytes).expect("small");
+            }
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            let mut decoder = Decoder::new(BODY_BYTES_MAX);
+            let (mut rest, mut seen, mut failed) = (&bytes[..], Vec::new(), false);
+            for cut in cuts.into_iter().chain([usize::MAX]) {
+                let (piece, later) = rest.split_at(cut.min(rest.len()));
+                decoder.room().extend_from_slice(piece);
+                rest = later;
+                while !failed {
+                    match decoder.next_frame() {
+                        Ok(Some(frame)) => seen.push(frame),
+                        Ok(None) => break,
+                        Err(_) => failed = true,
+                    }
+                }
+            }
+            prop_assert!(failed || decoder.finish().is_err(), "byte {at} is wrong and nobody minds");
+            prop_assert!(frames.starts_with(&seen), "found {seen:?}, wanted the first of {frames:?}");
+        }
+
+        #[test]
+        fn the_buffer_grows_with_what_came_and_never_beyond_the_limit(
+            announced: u32,
+            limit in 0usize..4096,
+            pieces in prop::collection::vec(1usize..600, 0..40),
+        ) {
+            // given a head that announces any length, and bytes that come in pieces
+            let mut decoder = Decoder::new(limit);
+            let mut head = vec![MAGIC, VERSION, 3, 0];
+            head.extend(announced.to_le_bytes());
+            head.extend([0; 4]);
+            decoder.room().extend_from_slice(&head);
+            let mut came = head.len();
+            for piece in pieces {
+                // when the decoder wants more
+                if !matches!(decoder.next_frame(), Ok(None)) {
+                    break;
+                }
+                decoder.room().extend_from_slice(&vec![0; piece]);
+                came += piece;
+                // then it holds what came, and at most a frame and one piece, in a buffer at most twice that
+                let most = came.min(HEAD_BYTES + limit + piece);
+                let found = decoder.room().capacity();
+                prop_assert!(found <= 2 * most + 64, "found {found} bytes for {most}");
+            }
         }
 
         #[test]

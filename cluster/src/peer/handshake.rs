@@ -92,9 +92,6 @@ pub enum Mismatch {
         /// What the certificate says.
         reason: String,
     },
-    /// The caller may not talk to this node.
-    #[error("{0}")]
-    Fenced(String),
     /// The answer is for another lane.
     #[error("the peer answered for lane {0:?}")]
     Lane(Lane),
@@ -202,10 +199,8 @@ impl HelloV1 {
     }
 
     fn check_common(&self, me: &Identity) -> Result<u16, Mismatch> {
-        let protocol = self.protocol.1.min(PROTOCOL_MAX);
-        if protocol < self.protocol.0.max(PROTOCOL_MIN) {
-            return Err(Mismatch::Protocol { theirs: self.protocol });
-        }
+        let protocol = common((PROTOCOL_MIN, PROTOCOL_MAX), self.protocol)
+            .ok_or(Mismatch::Protocol { theirs: self.protocol })?;
         if self.name == me.name || (self.raft_id.is_some() && self.raft_id == me.raft_id) {
             // Two clusters may give out the same number; that is told as such below.
             if self.cluster == me.cluster || self.name == me.name {
@@ -217,6 +212,12 @@ impl HelloV1 {
             _ => Ok(protocol),
         }
     }
+}
+
+/// The newest protocol in both ranges (oldest, newest); both ends come to the same one.
+fn common(ours: (u16, u16), theirs: (u16, u16)) -> Option<u16> {
+    let newest = ours.1.min(theirs.1);
+    (newest >= ours.0.max(theirs.0)).then_some(newest)
 }
 
 fn flag(byte: u8) -> Result<bool, Mismatch> {
@@ -280,6 +281,24 @@ mod tests {
     }
 
     #[test]
+    fn neighbouring_versions_talk_and_distant_ones_say_so() {
+        // given builds that each speak their own version and the one before
+        let (v1, v2, v3) = ((1, 1), (1, 2), (2, 3));
+        // then neighbours talk the older one's newest, and the third does not talk to the first
+        assert_eq!([common(v1, v2), common(v2, v1)], [Some(1); 2]);
+        assert_eq!([common(v2, v3), common(v3, v2)], [Some(2); 2]);
+        assert_eq!([common(v1, v3), common(v3, v1)], [None; 2]);
+        // and a range that runs backwards is no range
+        assert_eq!(common((1, 3), (3, 1)), None);
+        let mut next = HelloV1::of(&identity("n2", Some(1), Some(2)), Lane::Raft);
+        next.protocol = (PROTOCOL_MAX, PROTOCOL_MAX + 1);
+        assert_eq!(next.check_caller(&identity("n1", Some(1), Some(1)), anyone), Ok(PROTOCOL_MAX));
+        next.protocol = (PROTOCOL_MAX + 1, PROTOCOL_MAX + 2);
+        let told = next.check_caller(&identity("n1", Some(1), Some(1)), anyone).expect_err("too new");
+        assert!(told.to_string().contains("upgrade the older"), "{told}");
+    }
+
+    #[test]
     fn a_caller_reaches_whom_it_meant_or_nobody() {
         let me = identity("n1", Some(1), Some(1));
         let n2 = HelloV1::of(&identity("n2", Some(1), Some(2)), Lane::Raft);
@@ -299,6 +318,20 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn the_common_protocol_is_the_newest_that_both_speak(a: (u16, u16), b: (u16, u16)) {
+            let speaks = |range: (u16, u16), v: u16| range.0 <= v && v <= range.1;
+            let found = common(a, b);
+            proptest::prop_assert_eq!(found, common(b, a));
+            match found {
+                Some(v) => {
+                    proptest::prop_assert!(speaks(a, v) && speaks(b, v));
+                    proptest::prop_assert!(v == u16::MAX || !(speaks(a, v + 1) && speaks(b, v + 1)));
+                }
+                None => proptest::prop_assert!(![a.0, a.1, b.0, b.1].iter().any(|v| speaks(a, *v) && speaks(b, *v))),
+            }
+        }
+
         #[test]
         fn no_bytes_make_it_panic(mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..120), well: bool) {
             if well && !bytes.is_empty() { bytes[0] = HELLO_VERSION; }

@@ -5,6 +5,10 @@
 //!
 //! A call holds a place and its bytes on its lane until it is answered, so that nothing here grows without bound. A
 //! connection on which nothing is heard for [`SILENCE_MAX`] is dropped alone; calls that wait on it end with it.
+//!
+//! When this node's certificates are replaced, each lane's connection is made anew, one lane after another: the new one
+//! stands before the old one is left, and it is left when no call is unanswered on it. While no new one can be made, the
+//! old one goes on, as long as its far end is believed (`trust`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,16 +17,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::frame::{BODY_BYTES_MAX, Frame};
 use super::handshake::HelloV1;
+use super::trust::Trust;
 use super::wire::{Wire, WireError};
 use super::{CallError, Identity, Lane, Me, PAYLOAD_BYTES_MAX, Target, UNANSWERED_BYTES_MAX};
 use crate::hooks::panic_point;
 use crate::tls::Tls;
-use crate::world::World;
+use crate::world::{BoxFuture, World};
 
 /// Until a connection is made, secured and greeted.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(2);
@@ -32,6 +37,13 @@ pub const PING_EVERY: Duration = Duration::from_millis(500);
 pub const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// A link without a call for this long is given up when another one is made.
 const UNUSED_MAX: Duration = Duration::from_secs(60);
+/// After a change of the certificates, from one lane's new connections to the next lane's.
+pub const REMAKE_LANE_EVERY: Duration = Duration::from_secs(2);
+/// Until a new connection that could not be made is tried again.
+const REMAKE_AGAIN: Duration = Duration::from_secs(5);
+/// How long calls may be held back until the old connection's are answered, little beside what a request waits for tokens:
+/// an answer may depend on a call that is held. Then the old connection goes on, and is left at another moment.
+const HOLD_MAX: Duration = Duration::from_millis(50);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -41,7 +53,7 @@ pub struct Peers(Arc<Inner>);
 
 struct Inner {
     world: World,
-    tls: Tls,
+    tls: watch::Receiver<Tls>,
     me: Me,
     runtime: Handle,
     links: Mutex<BTreeMap<(Target, Lane), Link>>,
@@ -71,8 +83,9 @@ struct Call {
 }
 
 impl Peers {
-    /// Makes no connection yet. Connections live on the runtime that this is called in.
-    pub fn new(world: World, tls: Tls, me: Me) -> Self {
+    /// Makes no connection yet. Connections live on the runtime that this is called in, and are secured with the latest
+    /// `tls`.
+    pub fn new(world: World, tls: watch::Receiver<Tls>, me: Me) -> Self {
         let runtime = Handle::current();
         Self(Arc::new(Inner { world, tls, me, runtime, links: Mutex::default() }))
     }
@@ -147,10 +160,37 @@ impl Peers {
 /// The task behind one link. Ends when the link is dropped.
 struct Caller {
     world: World,
-    tls: Tls,
+    tls: watch::Receiver<Tls>,
     me: Me,
     target: Target,
     lane: Lane,
+}
+
+/// A greeted connection.
+struct Connection {
+    wire: Wire,
+    /// Who this node said to be.
+    said: Identity,
+    trust: Trust,
+}
+
+/// A connection that is to take the present one's place.
+#[derive(Default)]
+struct Successor<'a> {
+    opening: Option<BoxFuture<'a, Result<Connection, CallError>>>,
+    /// It stands, and waits until then for a moment without unanswered calls.
+    open: Option<(Connection, Instant)>,
+    again_at: Option<Instant>,
+}
+
+impl Successor<'_> {
+    /// Yields once the connection stands or could not be made; never, if none is being made.
+    async fn opened(&mut self) -> Result<Connection, CallError> {
+        let Some(opening) = &mut self.opening else { return std::future::pending().await };
+        let opened = opening.await;
+        self.opening = None;
+        opened
+    }
 }
 
 /// Why a connection's life ended without fault.
@@ -169,17 +209,13 @@ impl Caller {
                 continue;
             }
             let mut served = false;
-            let error = match timeout(CONNECT_WITHIN, self.open()).await {
-                Ok(Ok((wire, said))) => match self.converse(wire, said, first, &mut queue, &mut served).await
-                {
+            let error = match self.open().await {
+                Ok(connection) => match self.converse(connection, first, &mut queue, &mut served).await {
                     Ok(Ended::Dropped) => return,
                     Ok(Ended::Changed) => continue,
                     Err(error) => CallError::Unreachable(error.to_string()),
                 },
-                Ok(Err(error)) => fail(first, error),
-                Err(_) => {
-                    fail(first, CallError::Unreachable(format!("no connection within {CONNECT_WITHIN:?}")))
-                }
+                Err(error) => fail(first, error),
             };
             tracing::info!(
                 node = %self.target.name, address = %self.target.address, lane = ?self.lane, reason = %error,
@@ -213,7 +249,12 @@ impl Caller {
         pause / 2 + pause * u32::from(byte[0]) / 510
     }
 
-    async fn open(&self) -> Result<(Wire, Identity), CallError> {
+    async fn open(&self) -> Result<Connection, CallError> {
+        let late = |_| CallError::Unreachable(format!("no connection within {CONNECT_WITHIN:?}"));
+        timeout(CONNECT_WITHIN, self.connect()).await.map_err(late)?
+    }
+
+    async fn connect(&self) -> Result<Connection, CallError> {
         let unreachable = |e: &dyn std::fmt::Display| CallError::Unreachable(e.to_string());
         let address = &self.target.address;
         let (host, port) = address
@@ -222,7 +263,9 @@ impl Caller {
             .ok_or_else(|| CallError::Unreachable(format!("found address {address:?}, wanted host:port")))?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let stream = self.world.net.connect(host, port).await.map_err(|e| unreachable(&e))?;
-        let secured = self.tls.connect(stream, host, &self.target.name).await.map_err(|e| unreachable(&e))?;
+        let mut files = self.tls.clone();
+        let tls = files.borrow_and_update().clone();
+        let secured = tls.connect(stream, host, &self.target.name).await.map_err(|e| unreachable(&e))?;
         let (stream, certified) = secured.into_parts();
         let mut wire = Wire::new(stream);
         let me = (self.me)();
@@ -239,36 +282,60 @@ impl Caller {
             _ => return Err(unreachable(&WireError::Unexpected("a frame before the hello"))),
         }
         wire.allow(BODY_BYTES_MAX);
-        Ok((wire, me))
+        Ok(Connection { wire, said: me, trust: Trust::new(files, certified, Instant::now()) })
     }
 
     async fn converse(
         &self,
-        mut wire: Wire,
-        said: Identity,
+        mut connection: Connection,
         first: Call,
         queue: &mut mpsc::Receiver<Call>,
         served: &mut bool,
     ) -> Result<Ended, WireError> {
         let mut unanswered = Unanswered::default();
-        unanswered.send(first, &mut wire)?;
+        unanswered.send(first, &mut connection.wire)?;
+        let mut successor = Successor::default();
         let mut tick = interval(PING_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let ended = loop {
-            let may_send = wire.has_room();
+            let idle = unanswered.calls.is_empty();
+            if let Some((next, _)) = successor.open.take_if(|_| idle) {
+                connection = next;
+                unanswered = Unanswered::default();
+                tracing::info!(node = %self.target.name, lane = ?self.lane, "connection to peer made anew");
+            }
+            let may_send = connection.wire.has_room() && successor.open.is_none();
+            let held_until = successor.open.as_ref().map_or_else(Instant::now, |(_, until)| *until);
             tokio::select! {
                 biased;
                 _ = tick.tick() => {
-                    if let Err(error) = wire.check(Instant::now(), SILENCE_MAX) {
+                    let now = Instant::now();
+                    let good = connection.wire.check(now, SILENCE_MAX);
+                    if let Err(error) = good.and_then(|()| Ok(connection.trust.check(now)?)) {
                         break Err(error);
                     }
                     unanswered.forget_given_up();
-                    if unanswered.calls.is_empty() && (self.me)() != said {
+                    if unanswered.calls.is_empty() && (self.me)() != connection.said {
                         break Ok(Ended::Changed);
                     }
-                    wire.push(&Frame::Ping)?;
+                    connection.wire.push(&Frame::Ping)?;
+                    self.succeed(&connection, &mut successor, now);
                 }
-                frame = wire.next() => match frame {
+                () = sleep_until(held_until), if successor.open.is_some() => {
+                    successor.open = None;
+                    successor.again_at = Some(Instant::now() + PING_EVERY);
+                }
+                opened = successor.opened() => match opened {
+                    Ok(next) => successor.open = Some((next, Instant::now() + HOLD_MAX)),
+                    Err(error) => {
+                        successor.again_at = Some(Instant::now() + REMAKE_AGAIN);
+                        tracing::warn!(
+                            node = %self.target.name, lane = ?self.lane, reason = %error,
+                            "the connection to the peer can not be made anew with the new certificates; the old one goes on"
+                        );
+                    }
+                },
+                frame = connection.wire.next() => match frame {
                     Ok(Frame::Pong) => {}
                     Ok(frame) => match unanswered.settle(frame) {
                         Ok(()) => *served = true,
@@ -277,7 +344,7 @@ impl Caller {
                     Err(error) => break Err(error),
                 },
                 call = queue.recv(), if may_send => match call {
-                    Some(call) => unanswered.send(call, &mut wire)?,
+                    Some(call) => unanswered.send(call, &mut connection.wire)?,
                     None => break Ok(Ended::Dropped),
                 },
             }
@@ -288,6 +355,16 @@ impl Caller {
             }
         }
         ended
+    }
+
+    /// Begins a connection under the new certificates when this lane's turn has come.
+    fn succeed<'a>(&'a self, present: &Connection, successor: &mut Successor<'a>, now: Instant) {
+        let Some(changed_at) = present.trust.changed_at() else { return };
+        let turn = changed_at + REMAKE_LANE_EVERY * u32::from(self.lane.code() - 1);
+        let under_way = successor.opening.is_some() || successor.open.is_some();
+        if !under_way && now >= turn && successor.again_at.is_none_or(|again| now >= again) {
+            successor.opening = Some(Box::pin(self.open()));
+        }
     }
 }
 

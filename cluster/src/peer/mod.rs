@@ -4,6 +4,8 @@
 //! frame      (pure)  bytes <-> length-prefixed, checked frames
 //! handshake  (pure)  who calls whom, and whether they belong together
 //! codec, message     what the payloads say
+//! trust      (pure)  how long a far end is believed
+//! places             how many connections the door has
 //! wire               frames over one secured stream, both directions at once
 //! link               outgoing: Peers::call
 //! door               incoming: Door::open
@@ -23,8 +25,10 @@ pub mod frame;
 pub mod handshake;
 pub mod link;
 pub mod message;
+mod places;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod wire;
 
 pub use door::Door;
@@ -127,11 +131,11 @@ pub struct Caller {
 
 /// Answers requests of other nodes.
 pub trait Serve: Send + Sync + 'static {
-    /// Whether a node that has greeted may talk on this lane; else why not.
+    /// Whether a caller with this certified name may have the number that it declares, and may talk on this lane.
     ///
     /// # Errors
-    /// The reason, for both sides' logs.
-    fn admits(&self, from: &Caller, lane: Lane) -> Result<(), String>;
+    /// Why not, for the caller and the log.
+    fn admits(&self, caller: &Caller, lane: Lane) -> Result<(), String>;
 
     /// Answers one request, or says why not. `kind` and `payload` are as the caller gave them. The future is dropped
     /// when the connection ends.

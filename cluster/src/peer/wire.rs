@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::Instant;
 
 use super::frame::{Decoder, Frame, FrameError, GREETING_BYTES_MAX};
+use crate::tls::TlsError;
 use crate::world::Stream;
 
 /// Above this many unwritten bytes nothing more is read or answered, so that a peer that does not read holds no
@@ -35,6 +36,8 @@ pub(super) enum WireError {
     StuckInFrame,
     #[error("nothing heard from the peer for {0:?}")]
     Silent(Duration),
+    #[error("not believed any more: {0}")]
+    Trust(#[from] TlsError),
     #[error("found {0} where the protocol has none")]
     Unexpected(&'static str),
 }

@@ -132,13 +132,30 @@ pub(crate) async fn blocking<T: Send + 'static>(
     world: &World,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
+    blocking_while_wanted(world, |_| work()).await
+}
+
+/// As [`blocking`], for long work: what it is given fails as soon as nobody waits for the work any more.
+pub(crate) async fn blocking_while_wanted<T: Send + 'static>(
+    world: &World,
+    work: impl FnOnce(&dyn Fn() -> io::Result<()>) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let (tx, rx) = oneshot::channel();
     let run = world.domains.blocking(Box::new(move || {
+        let wanted = || if tx.is_closed() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) };
+        let result = work(&wanted);
         // Nobody waits any more only when the runtime is ending.
-        let _ = tx.send(work());
+        let _ = tx.send(result);
     }));
     run.await;
     rx.await.unwrap_or_else(|_| Err(io::Error::other("blocking work panicked")))
+}
+
+/// Frees something large beside the runtime.
+pub(crate) fn drop_beside<T: Send + 'static>(world: &World, large: T) {
+    if tokio::runtime::Handle::try_current().is_ok() {
+        tokio::spawn(world.domains.blocking(Box::new(move || drop(large))));
+    }
 }
 
 impl Image {
@@ -258,11 +275,13 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
-        {
+        let purged = {
             let mut image = self.image.lock();
             image.purged = image.purged.max(Some(log_id));
-            image.entries = image.entries.split_off(&(log_id.index + 1));
-        }
+            let kept = image.entries.split_off(&(log_id.index + 1));
+            std::mem::replace(&mut image.entries, kept)
+        };
+        drop_beside(&self.world, purged);
         let record = codec::seal(Kind::LogId, &codec::encode(&LogIdV1::from(log_id)));
         let writes = vec![Write::Set(Fact::Purged, record), Write::RemoveThrough(log_id.index)];
         self.enqueue(writes, Done::Nobody).await

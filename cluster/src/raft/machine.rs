@@ -1,20 +1,20 @@
 //! The state machine: the replicated state in memory, applied in the log's order, and its snapshots.
 //!
 //! The state, its place in the log, the membership and the cluster clock change together under one lock, which is held
-//! for one entry at a time. Snapshots are built from a cheap clone, encoded beside the runtime, and are one file.
+//! for one entry at a time. Snapshots are built from a cheap clone, encoded beside the runtime, and are one file. Whatever
+//! is large is freed beside the runtime too.
 
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::log::Log;
-use super::snapshot::{Content, Shelf};
+use super::log::{Log, drop_beside};
+use super::snapshot::{Content, Parcel, Shelf};
 use super::types::{Local, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, term};
 use crate::clock::ClusterClock;
 use crate::fatal::Bell;
@@ -119,7 +119,7 @@ impl Machine {
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {
-    type SnapshotData = Bytes;
+    type SnapshotData = Parcel;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -150,43 +150,48 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let meta =
             SnapshotMeta { last_log_id: replicated.applied, last_membership: replicated.membership.clone() };
         let content = Content { meta, state: replicated.state.clone() };
-        Builder { content, shelf: self.shelf.clone(), bell: self.bell.clone() }
+        Builder { content: Some(content), shelf: self.shelf.clone(), bell: self.bell.clone() }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Parcel) -> io::Result<()> {
         let install = self.shelf.install(meta, snapshot);
         let content = self.bell.caught("installing a snapshot", install).await?;
         let index = content.meta.last_log_id.map_or(0, |id| id.index);
-        {
+        let replaced = {
             let mut replicated = self.shared.lock();
             let tau = content.state.tau();
             let now = self.world.clock.mono();
-            replicated.state = content.state;
+            let replaced = std::mem::replace(&mut replicated.state, content.state);
             replicated.applied = content.meta.last_log_id;
             replicated.membership = content.meta.last_membership;
             replicated.clock.installed(tau, index, now);
-        }
+            replaced
+        };
+        drop_beside(&self.world, replaced);
+        tracing::info!(index, "goes on from a snapshot");
         self.applied.send_replace(index);
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        self.shelf.current().await
+        Ok(self.shelf.current())
     }
 }
 
 /// Builds one snapshot.
 #[derive(Debug)]
 pub struct Builder {
-    content: Content,
+    /// None once it was built.
+    content: Option<Content>,
     shelf: Shelf,
     bell: Bell,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = Bytes;
+    type SnapshotData = Parcel;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        self.bell.caught("building a snapshot", self.shelf.store(self.content.clone())).await
+        let content = self.content.take().ok_or_else(|| io::Error::other("a builder builds one snapshot"))?;
+        self.bell.caught("building a snapshot", self.shelf.store(content)).await
     }
 }

@@ -5,7 +5,8 @@
 //! wire       openraft's types ↔ versioned structs
 //! backend    what keeps records: a small trait, redb behind it
 //! log        log and vote: image in memory, one ordered queue to one writer
-//! snapshot   one file
+//! snapshot   one file, in records
+//! incoming   a snapshot that another node sends
 //! machine    applies entries
 //! network    calls to other nodes
 //! serve      calls from other nodes
@@ -13,6 +14,7 @@
 //! ```
 
 pub mod backend;
+pub mod incoming;
 pub mod log;
 pub mod machine;
 pub mod network;
@@ -30,8 +32,11 @@ use openraft::{Config, Instant as _, SnapshotPolicy};
 
 /// How the consensus core is set (decisions.md 1).
 ///
+/// - `snapshot_after`: entries after which a snapshot is made. A quarter as many stay in the log behind it; who is
+///   further behind than twice as many gets the snapshot though the log may still hold what it lacks.
+///
 /// Failover takes at most `2 · election_max + 0.5 s`; lease times depend on it.
-pub fn config() -> Arc<Config> {
+pub fn config(snapshot_after: u64) -> Arc<Config> {
     let config = Config {
         cluster_name: "quorumgate".to_owned(),
         heartbeat_interval: HEARTBEAT_MS,
@@ -40,9 +45,9 @@ pub fn config() -> Arc<Config> {
         enable_pre_vote: Some(true),
         install_snapshot_timeout: 30_000,
         max_payload_entries: 512,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(20_000),
-        max_in_snapshot_log_to_keep: 5_000,
-        replication_lag_threshold: 40_000,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_after),
+        max_in_snapshot_log_to_keep: snapshot_after / 4,
+        replication_lag_threshold: 2 * snapshot_after,
         api_channel_size: Some(4096),
         notification_channel_size: Some(65_536),
         ..Config::default()

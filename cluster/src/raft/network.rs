@@ -21,6 +21,8 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::log::blocking;
+use super::snapshot::Parcel;
 use super::types::{PeerNode, Snapshot, StoredMembership, TypeConfig, Vote};
 use super::wire;
 use crate::peer::codec;
@@ -31,13 +33,12 @@ use crate::peer::message::raft::{
 use crate::peer::message::{Blob, kind};
 use crate::peer::{Lane, Peers, Target};
 use crate::state::ids::RaftId;
+use crate::world::World;
 
 /// A busy follower may need longer for its sync than openraft's heartbeat interval; heartbeats go their own way.
 const APPEND_WITHIN: Duration = Duration::from_secs(2);
 /// One piece of a snapshot; the last one includes its installation.
 const CHUNK_WITHIN: Duration = Duration::from_secs(20);
-/// Bytes of one piece of a snapshot.
-pub const CHUNK_BYTES: usize = 1 << 20;
 
 /// Where members are now. openraft goes on with the clients that it has when a member's address changes, so a client looks
 /// here with each call. Cheap to clone.
@@ -57,17 +58,18 @@ impl Addresses {
 pub struct Network {
     peers: Peers,
     addresses: Addresses,
+    world: World,
 }
 
 impl Network {
-    /// Calls go through `peers`, to where `addresses` says.
-    pub fn new(peers: Peers, addresses: Addresses) -> Self {
-        Self { peers, addresses }
+    /// Calls go through `peers`, to where `addresses` says; snapshots are read from `world`'s disk.
+    pub fn new(peers: Peers, addresses: Addresses, world: World) -> Self {
+        Self { peers, addresses, world }
     }
 
     fn client(&self, id: u64, node: &PeerNode, lane: Lane) -> Client {
         let (peers, addresses) = (self.peers.clone(), self.addresses.clone());
-        Client { peers, addresses, id, node: node.clone(), lane }
+        Client { peers, addresses, world: self.world.clone(), id, node: node.clone(), lane }
     }
 }
 
@@ -98,6 +100,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub struct Client {
     peers: Peers,
     addresses: Addresses,
+    world: World,
     id: u64,
     /// Where it was when this client was made: the last word on a node that is no member any more.
     node: PeerNode,
@@ -132,7 +135,7 @@ impl Client {
 }
 
 impl RaftNetworkV2<TypeConfig> for Client {
-    type SnapshotData = Bytes;
+    type SnapshotData = Parcel;
 
     async fn append_entries(
         &mut self,
@@ -174,17 +177,18 @@ impl RaftNetworkV2<TypeConfig> for Client {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let mut cancel = std::pin::pin!(cancel);
-        let bytes = snapshot.snapshot;
+        let failed = |text: String| NetworkError::from_string(text);
+        let Parcel::Kept(file) = snapshot.snapshot else {
+            return Err(failed("a snapshot that is not on this disk yet is not sent on".to_owned()).into());
+        };
+        let (last, total) = (snapshot.meta.last_log_id.map(Into::into), file.size());
         let mut offset = 0;
         loop {
-            let end = bytes.len().min(offset + CHUNK_BYTES);
-            let chunk = SnapshotChunkV1 {
-                vote: vote.into(),
-                last: snapshot.meta.last_log_id.map(Into::into),
-                total: bytes.len() as u64,
-                offset: offset as u64,
-                bytes: Blob(bytes.slice(offset..end).to_vec()),
-            };
+            let from = file.clone();
+            let piece = blocking(&self.world, move || from.piece(offset)).await;
+            let piece = piece.map_err(|error| failed(format!("reading the snapshot: {error}")))?;
+            let end = offset + piece.len() as u64;
+            let chunk = SnapshotChunkV1 { vote: vote.into(), last, total, offset, bytes: Blob(piece) };
             let reply: SnapshotReplyV1 = tokio::select! {
                 biased;
                 closed = &mut cancel => return Err(closed.into()),
@@ -192,10 +196,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
             };
             match reply {
                 SnapshotReplyV1::Done(vote) => return Ok(SnapshotResponse::new(vote.into())),
-                SnapshotReplyV1::Continue(next) if next == end as u64 && end < bytes.len() => offset = end,
+                SnapshotReplyV1::Continue(next) if next == end && end < total => offset = end,
                 SnapshotReplyV1::Continue(next) => {
-                    let text = format!("the receiver wants byte {next}, {end} of {} were sent", bytes.len());
-                    return Err(NetworkError::from_string(text).into());
+                    let text = format!("the receiver wants byte {next}, {end} of {total} were sent");
+                    return Err(failed(text).into());
                 }
             }
         }

@@ -1,43 +1,37 @@
 //! openraft's calls from other nodes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
+use bytes::Bytes;
 
-use super::log::blocking;
+use super::incoming::{Incoming, Taken};
 use super::machine::Raft;
-use super::snapshot::meta_of;
-use super::types::{Snapshot, Vote};
+use super::snapshot::Parcel;
+use super::types::Snapshot;
 use super::wire;
-use crate::peer::codec::{self, DISK_BYTES_MAX};
+use crate::fatal::Bell;
+use crate::peer::codec;
 use crate::peer::message::kind;
-use crate::peer::message::log::LogIdV1;
 use crate::peer::message::raft::{
     AppendReplyV1, AppendV1, SnapshotChunkV1, SnapshotReplyV1, TransferV1, VoteReplyV1, VoteRequestV1,
 };
 use crate::world::World;
 
+/// A snapshot that stands still for so long is given up. Its sender gives up a piece after less.
+const PIECE_WITHIN: Duration = Duration::from_secs(30);
+
 /// Answers the leader's and candidates' calls. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
     raft: Raft,
-    world: World,
-    incoming: Arc<Mutex<Option<Incoming>>>,
-}
-
-/// A snapshot of which pieces have come. There is one at most: a new leader's begins anew.
-struct Incoming {
-    vote: Vote,
-    last: Option<LogIdV1>,
-    total: u64,
-    bytes: BytesMut,
+    incoming: Arc<Incoming>,
 }
 
 impl Service {
-    /// Answers for `raft`.
-    pub fn new(raft: Raft, world: World) -> Self {
-        Self { raft, world, incoming: Arc::default() }
+    /// Answers for `raft`; `bell` rings when a snapshot that comes in cannot be written.
+    pub fn new(raft: Raft, world: World, bell: Bell) -> Self {
+        Self { raft, incoming: Arc::new(Incoming::new(world, bell, PIECE_WITHIN)) }
     }
 
     /// Answers one call.
@@ -70,44 +64,15 @@ impl Service {
     }
 
     async fn snapshot(&self, chunk: SnapshotChunkV1) -> Result<SnapshotReplyV1, String> {
-        let Some(whole) = self.take(chunk)? else {
-            let next = self.incoming.lock().as_ref().map_or(0, |incoming| incoming.bytes.len() as u64);
-            return Ok(SnapshotReplyV1::Continue(next));
-        };
-        let bytes = whole.bytes.freeze();
-        let file = bytes.clone();
-        let meta = blocking(&self.world, move || meta_of(&file)).await.map_err(text)?;
-        let snapshot = Snapshot { meta, snapshot: bytes };
-        let response = self.raft.install_full_snapshot(whole.vote, snapshot).await.map_err(text)?;
-        Ok(SnapshotReplyV1::Done(response.vote.into()))
-    }
-
-    /// Adds a piece; the whole when it was the last.
-    fn take(&self, chunk: SnapshotChunkV1) -> Result<Option<Incoming>, String> {
-        if chunk.total > DISK_BYTES_MAX as u64 {
-            return Err(format!(
-                "found a snapshot of {} bytes, wanted at most {DISK_BYTES_MAX}",
-                chunk.total
-            ));
+        match self.incoming.take(chunk).await? {
+            Taken::Next(next) => Ok(SnapshotReplyV1::Continue(next)),
+            Taken::Whole(vote, received) => {
+                let snapshot =
+                    Snapshot { meta: received.meta().clone(), snapshot: Parcel::Received(received) };
+                let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(text)?;
+                Ok(SnapshotReplyV1::Done(response.vote.into()))
+            }
         }
-        let mut slot = self.incoming.lock();
-        let vote: Vote = chunk.vote.into();
-        if chunk.offset == 0 {
-            *slot = Some(Incoming { vote, last: chunk.last, total: chunk.total, bytes: BytesMut::new() });
-        }
-        let fits = slot.as_ref().is_some_and(|incoming| {
-            incoming.vote == vote
-                && (incoming.last, incoming.total) == (chunk.last, chunk.total)
-                && incoming.bytes.len() as u64 == chunk.offset
-                && chunk.offset + chunk.bytes.0.len() as u64 <= chunk.total
-        });
-        let Some(incoming) = slot.as_mut().filter(|_| fits) else {
-            *slot = None;
-            return Err(format!("found a piece of a snapshot at {}, wanted it to begin at 0", chunk.offset));
-        };
-        incoming.bytes.extend_from_slice(&chunk.bytes.0);
-        let complete = incoming.bytes.len() as u64 == incoming.total;
-        Ok(if complete { slot.take() } else { None })
     }
 }
 

@@ -34,8 +34,8 @@ pub type Membership = openraft::Membership<u64, PeerNode>;
 pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 /// What a snapshot holds.
 pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
-/// A snapshot: its file's bytes.
-pub type Snapshot = openraft::alias::SnapshotOf<TypeConfig, bytes::Bytes>;
+/// A snapshot.
+pub type Snapshot = openraft::alias::SnapshotOf<TypeConfig, super::snapshot::Parcel>;
 /// Its figures.
 pub type Metrics = openraft::RaftMetrics<TypeConfig>;
 

@@ -164,16 +164,22 @@ impl Core {
             .await
             .map_err(failed("reading the snapshot"))?;
         let addresses = Addresses::default();
-        let network = Network::new(self.peers.clone(), addresses.clone());
-        let raft = Raft::new(identity.raft_id, crate::raft::config(), network, log.clone(), machine)
-            .await
-            .map_err(|error| self.fell(&error))?;
+        let network = Network::new(self.peers.clone(), addresses.clone(), self.world.clone());
+        let raft = Raft::new(
+            identity.raft_id,
+            crate::raft::config(self.node.snapshot_after_entries),
+            network,
+            log.clone(),
+            machine,
+        )
+        .await
+        .map_err(|error| self.fell(&error))?;
         let (role, roles) = watch::channel(Role::default());
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let seat = Arc::new(Seat {
             raft_id: RaftId(identity.raft_id),
             cluster_id: identity.cluster_id,
-            service: Service::new(raft.clone(), self.world.clone()),
+            service: Service::new(raft.clone(), self.world.clone(), self.bell.clone()),
             raft,
             log,
             shared,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use config::node::{NodeFile, TlsFiles};
+use config::node::NodeFile;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -15,6 +15,7 @@ use super::pushes::Pushes;
 use super::service::Desk;
 use super::standing::Standing;
 use super::{Applied, ProposeError, ask, change};
+use crate::credentials::{CertificateStanding, Credentials};
 use crate::fatal::{Bell, Fatal};
 use crate::hooks::panic_point;
 use crate::lease::{Ask, AskError, AskReply, Push};
@@ -25,7 +26,7 @@ use crate::raft::log::blocking;
 use crate::recover;
 use crate::state::command::DocumentChange;
 use crate::state::ids::{RaftId, Revision, SessionId};
-use crate::tls::{Pem, Tls};
+use crate::tls::Tls;
 use crate::view::View;
 use crate::world::World;
 
@@ -74,6 +75,7 @@ impl std::fmt::Debug for Request {
 pub(crate) struct Wiring {
     pub view: watch::Sender<Arc<View>>,
     pub lease: Arc<AtomicU64>,
+    pub certificate: watch::Sender<CertificateStanding>,
     pub asked: mpsc::Receiver<Request>,
     pub pushed: mpsc::Sender<Push>,
     pub standing: Arc<Standing>,
@@ -83,10 +85,10 @@ pub(crate) struct Wiring {
 
 /// The domain's main.
 pub(crate) async fn run(world: World, node: Arc<NodeFile>, wiring: Wiring) {
-    let Wiring { view, lease, mut asked, pushed, standing, bell, ready } = wiring;
+    let Wiring { view, lease, certificate, mut asked, pushed, standing, bell, ready } = wiring;
     let pushes = Pushes::default();
     let ends = Ends { view, lease, bell: bell.clone(), pushes: pushes.clone(), standing };
-    let begun = begin(world, node, ends).await;
+    let begun = begin(world, node, ends, certificate).await;
     let (core, door, lock) = match begun {
         Ok(begun) => begun,
         Err(reason) => {
@@ -110,7 +112,12 @@ pub(crate) async fn run(world: World, node: Arc<NodeFile>, wiring: Wiring) {
 
 type Begun = (Arc<Core>, Door, Box<dyn Send + Sync>);
 
-async fn begin(world: World, node: Arc<NodeFile>, ends: Ends) -> Result<Begun, Fatal> {
+async fn begin(
+    world: World,
+    node: Arc<NodeFile>,
+    ends: Ends,
+    certificate: watch::Sender<CertificateStanding>,
+) -> Result<Begun, Fatal> {
     let lock = world.disk.lock(&node.data).map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => Fatal::Setup(format!(
             "the data directory {} can not be taken: {error}; does another process use it?",
@@ -126,7 +133,7 @@ async fn begin(world: World, node: Arc<NodeFile>, ends: Ends) -> Result<Begun, F
     room.await.map_err(|error| ends.bell.storage("looking for room to write", &error))?;
     let (disk, files) = (world.clone(), node.clone());
     let (tls, unfinished, kept) = blocking(&world, move || {
-        let tls = secure(&disk, &files);
+        let tls = secure(&disk, &files, certificate);
         let unfinished = disk.disk.read(&Path::new(recover::FOLDER).join(recover::IDENTITY))?.is_some();
         Ok((tls, unfinished, membership::identity(&disk, files.name.as_str())?))
     })
@@ -138,7 +145,7 @@ async fn begin(world: World, node: Arc<NodeFile>, ends: Ends) -> Result<Begun, F
             node.data.display()
         )));
     }
-    let tls = tls.map_err(Fatal::Setup)?;
+    let (tls, credentials) = tls.map_err(Fatal::Setup)?;
     let kept = kept.map_err(Fatal::Setup)?;
     let identity = Arc::new(Mutex::new(Identity {
         name: node.name.clone(),
@@ -155,19 +162,26 @@ async fn begin(world: World, node: Arc<NodeFile>, ends: Ends) -> Result<Begun, F
     let listen = node.cluster.listen;
     let door = Door::open(&world, listen, tls, me, Arc::new(Desk(Arc::downgrade(&core))), &core.bell)
         .map_err(|e| Fatal::Setup(format!("peers can not be listened for on {listen}: {e}")))?;
+    if let Some(credentials) = credentials {
+        tokio::spawn(core.bell.guard("the watch on certificate files", credentials.keep()));
+    }
     Ok((core, door, lock))
 }
 
-fn secure(world: &World, node: &NodeFile) -> Result<Tls, String> {
-    let Some(TlsFiles { ca, certificate, key }) = &node.cluster.tls else {
-        return Tls::plaintext(node.cluster.listen, &node.cluster.advertise).map_err(|e| e.to_string());
+/// How connections to peers are secured, and who looks after the files of it.
+type Secured = (watch::Receiver<Tls>, Option<Credentials>);
+
+fn secure(
+    world: &World,
+    node: &NodeFile,
+    certificate: watch::Sender<CertificateStanding>,
+) -> Result<Secured, String> {
+    let Some(files) = &node.cluster.tls else {
+        let tls = Tls::plaintext(node.cluster.listen, &node.cluster.advertise).map_err(|e| e.to_string())?;
+        return Ok((watch::channel(tls).1, None));
     };
-    let read = |path: &Path| -> Result<Vec<u8>, String> {
-        let bytes = world.disk.read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        bytes.ok_or_else(|| format!("{}: there is no such file", path.display()))
-    };
-    let pem = Pem { ca: read(ca)?, certificate: read(certificate)?, key: read(key)? };
-    Tls::mutual(world.clock.clone(), &node.name, &pem).map_err(|e| e.to_string())
+    let credentials = Credentials::read(world, &node.name, files, certificate)?;
+    Ok((credentials.tls(), Some(credentials)))
 }
 
 /// Works on requests until one says stop.

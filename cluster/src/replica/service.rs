@@ -30,13 +30,17 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) struct Desk(pub Weak<Core>);
 
 impl Serve for Desk {
-    fn admits(&self, from: &Caller, lane: Lane) -> Result<(), String> {
+    fn admits(&self, caller: &Caller, lane: Lane) -> Result<(), String> {
         let seat = self.0.upgrade().and_then(|core| core.seat());
-        match (seat, from.raft_id) {
-            // On this lane it is told what became of it.
+        let (Some(id), Some(seat)) = (caller.raft_id, seat) else { return Ok(()) };
+        let holder = seat.role.borrow().membership.membership().get_node(&id.0).map(|node| node.name.clone());
+        match holder {
+            Some(holder) if holder != caller.name.as_str() => {
+                Err(format!("node {} gives {} as its raft id, which is node {holder}'s", caller.name, id.0))
+            }
+            // On this lane a removed node is told what became of it.
             _ if lane == Lane::Control => Ok(()),
-            (Some(seat), Some(id)) => fence(&seat, id),
-            _ => Ok(()),
+            _ => fence(&seat, id),
         }
     }
 

@@ -44,21 +44,28 @@ impl Amounts {
     /// A text that says which amount can not be.
     pub fn compile(document: &GatewayDocument, secret: &[u8; 16]) -> Result<Self, String> {
         let mut amounts = Self::default();
+        let plans: BTreeMap<_, _> = document.plans.iter().map(|plan| (&plan.name, plan)).collect();
+        let tenants = document.tenants.iter().map(|tenant| {
+            let plan = tenant.plan.as_ref().and_then(|name| plans.get(name));
+            (tenant_hash(secret, tenant.id.as_str()), tenant, plan)
+        });
+        let tenants: Vec<_> = tenants.collect();
+        let mut own_amounts = Vec::new();
         for quota in &document.quotas {
             let limit = limit_id(quota);
             amounts.defaults.insert(limit, checked(quota.name.as_str(), quota.limit)?);
             if !quota.key.contains(&KeyPart::Tenant) {
                 continue;
             }
-            for tenant in &document.tenants {
-                let plan = document.plans.iter().find(|plan| Some(&plan.name) == tenant.plan.as_ref());
+            for (hash, tenant, plan) in &tenants {
                 let own = tenant.limits.get(&quota.name);
-                if let Some(amount) = own.or_else(|| plan?.limits.get(&quota.name)) {
-                    let key = (limit, tenant_hash(secret, tenant.id.as_str()));
-                    amounts.tenants.insert(key, checked(quota.name.as_str(), *amount)?);
+                if let Some(amount) = own.or_else(|| plan.as_ref()?.limits.get(&quota.name)) {
+                    own_amounts.push(((limit, *hash), checked(quota.name.as_str(), *amount)?));
                 }
             }
         }
+        // At once: a map grows faster from a sorted list than one by one.
+        amounts.tenants = own_amounts.into_iter().collect();
         Ok(amounts)
     }
 

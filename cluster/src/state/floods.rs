@@ -10,7 +10,7 @@ use super::ids::*;
 use super::ledger::Ledger;
 use super::testing::*;
 
-/// Items of a full batch.
+/// Items of an entry: more than a leader puts into one.
 const BATCH: u64 = 4096;
 
 /// A cluster with one quota of 10/s, B = 2, by tenant and client, in a ledger of `buckets_max`.

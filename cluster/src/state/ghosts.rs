@@ -26,15 +26,18 @@ impl Ghosts {
         let newest = tables.newest();
         let amounts = &newest.amounts;
         for (limit, class) in amounts.tenant_classes() {
-            if let Some(before) = self.by_class.get(&(limit, Class::Default)).cloned() {
-                self.by_class.entry((limit, class)).or_insert(before);
+            let before = self.by_class.get(&(limit, Class::Default));
+            if let Some(before) = before.filter(|_| !self.by_class.contains_key(&(limit, class))) {
+                self.by_class.insert((limit, class), before.clone());
             }
         }
         let defaults = amounts.defaults.keys().map(|limit| (*limit, Class::Default));
         for (limit, class) in defaults.chain(amounts.tenant_classes()) {
-            let full = amounts.limit(class.key(limit)).expect("a class of this table has an amount in it");
-            let fresh = || Bucket::full(full, tau, newest.revision);
-            self.by_class.entry((limit, class)).or_insert_with(fresh);
+            self.by_class.entry((limit, class)).or_insert_with(|| {
+                let full =
+                    amounts.limit(class.key(limit)).expect("a class of this table has an amount in it");
+                Bucket::full(full, tau, newest.revision)
+            });
         }
         for ((limit, class), ghost) in &mut self.by_class {
             tables.advance(class.key(*limit), ghost, tau, &mut Tally::default());

@@ -45,6 +45,7 @@ pub fn tenant_hash(secret: &[u8; 16], tenant: &str) -> u64 {
 /// The bucket that counts a request in `quota`.
 ///
 /// A value that the request does not have is a value of its own: all requests without it share a bucket.
+/// Of a quota by tenant alone, the value is the tenant again: that tells the ledger that a tenant has one bucket there.
 /// Key spaces of addresses without an authenticated part are folded into [`Key::SHARED_SLOTS`] slots, for good:
 /// a key that moved between a slot and a bucket of its own would get a second burst.
 pub fn key(secret: &[u8; 16], quota: &Quota, values: &KeyValues<'_>) -> Key {
@@ -64,6 +65,9 @@ pub fn key(secret: &[u8; 16], quota: &Quota, values: &KeyValues<'_>) -> Key {
             KeyPart::Route => parts.text(values.route),
             KeyPart::Address => parts.address(values.address),
         }
+    }
+    if quota.key == [KeyPart::Tenant] && tenant != 0 {
+        return Key { limit, tenant, value: tenant };
     }
     let hash = parts.0.finish();
     let shared = quota.is_screen() && quota.key.contains(&KeyPart::Address);

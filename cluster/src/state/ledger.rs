@@ -19,7 +19,7 @@ use super::shadow::BucketView;
 /// Buckets that an entry sweeps beyond two for each of its items, so that the sweep outruns new keys.
 const SWEEP_BUCKETS: usize = 8;
 /// Pages that an entry sweeps at most beyond one for each of its items, most of them empty.
-const SWEEP_PAGES: usize = 32;
+pub(super) const SWEEP_PAGES: usize = PAGES / 128;
 const SWEEP_SESSIONS: usize = 2;
 const SWEEP_GHOSTS: usize = 2;
 
@@ -63,7 +63,7 @@ impl Ledger {
             tables: Tables::default(),
             ghosts: Ghosts::default(),
             pages: Pages::new(pages),
-            census: Census::new(buckets_max),
+            census: Census::new(pages, buckets_max),
             tally: Tally::default(),
             sweep: Sweep::default(),
         }
@@ -318,7 +318,7 @@ impl Ledger {
         assert_eq!(total, self.tally.expected(), "I8: every token is accounted for: {:?}", self.tally);
         let keys = self.pages.iter().map(|(key, _)| key);
         assert_eq!(self.census.of(keys), self.census, "buckets are counted");
-        assert!(self.pages.sums_are_true(), "the kept digests are those of the buckets");
+        assert!(self.pages.sum_is_true(), "the kept digest is that of the buckets");
         self.check();
     }
 

@@ -5,8 +5,8 @@
 //! documents  the gateway document's revisions      key      from a request to its bucket
 //! ledger     batches, sweep, invariants            bucket   refill, report, grant, change of amount
 //! amounts    who may have how much, since when     ghosts   what an unknown key has
-//! sessions   gateways' lives                       pages    where buckets lie
-//! census     how many buckets, and whose           snapshot the whole state as plain data
+//! sessions   gateways' lives                       pages    where buckets lie, in paged maps that clones share
+//! census     how many buckets, and whose           snapshot the whole state as plain data, in parts
 //! shadow     a copy for the leader to try on       members  who holds a raft id, and the operation under way
 //! ```
 //!
@@ -29,6 +29,7 @@ pub mod snapshot;
 mod census;
 mod digest;
 mod ghosts;
+mod paged;
 mod pages;
 mod rules;
 

@@ -1,93 +1,74 @@
-//! Buckets in pages by hash: a snapshot shares the pages, and a change copies only the page it touches.
-
-use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::sync::Arc;
+//! Where buckets lie, and the sum of their digests.
 
 use super::bucket::Bucket;
 use super::digest::Digester;
 use super::ids::Key;
+use super::paged::{Paged, Place};
 
-/// Pages of a real ledger.
-pub(super) const PAGES: usize = 4096;
+/// Pages of a real ledger: some 60 buckets each where there are a million, so that the copy that a change makes while a
+/// snapshot shares its page takes about as long as the change.
+pub(super) const PAGES: usize = 1 << 14;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Page {
-    buckets: Arc<BTreeMap<Key, Bucket>>,
-    /// Wrapping sum of the buckets' digests.
-    digest: u64,
+impl Place for Key {
+    fn number(&self) -> u64 {
+        self.limit.0 ^ self.tenant.rotate_left(32) ^ self.value
+    }
 }
 
 /// All buckets. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pages {
-    pages: Vec<Page>,
+    buckets: Paged<Key, Bucket>,
+    /// Wrapping sum of the buckets' digests.
+    digest: u64,
 }
 
 impl Pages {
     pub fn new(count: usize) -> Self {
-        assert!(count > 0, "a key needs a page");
-        Self { pages: vec![Page::default(); count] }
+        Self { buckets: Paged::new(count), digest: 0 }
     }
 
     pub fn count(&self) -> usize {
-        self.pages.len()
-    }
-
-    pub fn page_of(&self, key: &Key) -> usize {
-        // Mixed, because slots of a shared key space are small numbers; the upper bits are the mixed ones.
-        let mixed =
-            (key.limit.0 ^ key.tenant.rotate_left(32) ^ key.value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let pages = self.pages.len() as u128;
-        usize::try_from((u128::from(mixed) * pages) >> 64).expect("less than the number of pages")
+        self.buckets.count()
     }
 
     pub fn get(&self, key: &Key) -> Option<&Bucket> {
-        self.pages[self.page_of(key)].buckets.get(key)
+        self.buckets.get(key)
     }
 
-    pub fn set(&mut self, key: Key, bucket: Bucket) {
-        let place = self.page_of(&key);
-        let page = &mut self.pages[place];
+    /// Sets a bucket; whether the key had none before.
+    pub fn set(&mut self, key: Key, bucket: Bucket) -> bool {
         let after = digest(&key, &bucket);
-        let before = Arc::make_mut(&mut page.buckets).insert(key, bucket);
-        let before = before.map_or(0, |bucket| digest(&key, &bucket));
-        page.digest = page.digest.wrapping_add(after).wrapping_sub(before);
+        let before = self.buckets.set(key, bucket);
+        let sum = before.as_ref().map_or(0, |bucket| digest(&key, bucket));
+        self.digest = self.digest.wrapping_add(after).wrapping_sub(sum);
+        before.is_none()
     }
 
     pub fn remove(&mut self, key: &Key) {
-        let place = self.page_of(key);
-        let page = &mut self.pages[place];
-        if let Some(bucket) = Arc::make_mut(&mut page.buckets).remove(key) {
-            page.digest = page.digest.wrapping_sub(digest(key, &bucket));
+        if let Some(bucket) = self.buckets.remove(key) {
+            self.digest = self.digest.wrapping_sub(digest(key, &bucket));
         }
     }
 
     /// At most `most` buckets of a page behind `after`.
     pub fn chunk(&self, page: usize, after: Option<Key>, most: usize) -> Vec<(Key, Bucket)> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let rest = self.pages[page].buckets.range((from, Bound::Unbounded));
-        rest.take(most).map(|(key, bucket)| (*key, bucket.clone())).collect()
+        self.buckets.chunk(page, after, most).to_vec()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Bucket)> {
-        self.pages.iter().flat_map(|page| page.buckets.iter())
+    pub fn iter(&self) -> impl Iterator<Item = &(Key, Bucket)> {
+        self.buckets.iter()
     }
 
-    /// From the pages' sums, without a look at a bucket.
+    /// From the kept sum, without a look at a bucket.
     pub fn digest(&self, into: &mut Digester) {
-        for page in &self.pages {
-            into.number(page.digest);
-        }
+        into.number(self.digest);
     }
 
-    /// Whether the kept sums are those of the buckets.
-    pub fn sums_are_true(&self) -> bool {
-        self.pages.iter().all(|page| {
-            let sum =
-                page.buckets.iter().fold(0_u64, |sum, (key, bucket)| sum.wrapping_add(digest(key, bucket)));
-            sum == page.digest
-        })
+    /// Whether the kept sum is that of the buckets.
+    pub fn sum_is_true(&self) -> bool {
+        let sum = self.iter().fold(0_u64, |sum, (key, bucket)| sum.wrapping_add(digest(key, bucket)));
+        sum == self.digest
     }
 }
 

@@ -10,6 +10,8 @@ use super::State;
 use super::command::*;
 use super::ids::*;
 use super::key::{KeyValues, key};
+use super::ledger::SWEEP_PAGES;
+use super::pages::PAGES;
 
 pub(super) const SECRET: [u8; 16] = [7; 16];
 pub(super) const MS: u64 = 1_000_000;
@@ -118,7 +120,7 @@ impl Cluster {
 
     /// Lets time pass until the sweep has seen everything `times` times.
     pub fn sweep(&mut self, at: u64, times: usize) {
-        for _ in 0..times * 4096 / 32 + times {
+        for _ in 0..times * PAGES / SWEEP_PAGES + times {
             self.apply(stamped(at));
         }
     }

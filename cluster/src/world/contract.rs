@@ -60,6 +60,8 @@ fn disk(world: &World, dir: &Path) {
     disk.remove(&file).expect("nothing to remove is no error");
     assert_eq!(disk.list(&dir.join("files")).expect("list"), [Path::new("a")]);
 
+    drafts(world, &dir.join("drafts/a"));
+
     let path = dir.join("store");
     {
         let store = disk.store(&path).expect("a new store");
@@ -78,6 +80,35 @@ fn disk(world: &World, dir: &Path) {
 
     drop(lock);
     drop(disk.lock(dir).expect("the directory is free again"));
+}
+
+/// Files in pieces.
+fn drafts(world: &World, file: &Path) {
+    let disk = &world.disk;
+    assert!(disk.open(file).expect("no file is no error").is_none());
+    let mut first = disk.draft(file).expect("a draft");
+    first.append(b"on").expect("written");
+    first.append(b"e").expect("written");
+    assert_eq!(disk.read(file).expect("read"), None, "a draft is no file yet");
+    first.keep().expect("kept");
+    let old = disk.open(file).expect("opened").expect("it is there");
+    // Two drafts of one file do not touch each other, and one that is dropped leaves nothing.
+    let (mut second, mut third) = (disk.draft(file).expect("a draft"), disk.draft(file).expect("another"));
+    second.append(b"second").expect("written");
+    third.append(b"third").expect("written");
+    drop(third);
+    second.keep().expect("kept");
+    assert_eq!(disk.read(file).expect("read"), Some(b"second".to_vec()));
+    let folder = file.parent().expect("it is in a folder");
+    assert_eq!(disk.list(folder).expect("list"), [Path::new("a")]);
+    // Who has opened a file goes on reading that one.
+    let mut bytes = [0; 2];
+    old.read_at(1, &mut bytes).expect("read");
+    assert_eq!((old.size(), &bytes), (3, b"ne"));
+    assert_eq!(
+        old.read_at(2, &mut bytes).err().map(|error| error.kind()),
+        Some(io::ErrorKind::UnexpectedEof)
+    );
 }
 
 async fn net(world: &World, base_port: u16) {

@@ -289,3 +289,24 @@ fn a_document_that_changes_amounts_is_told_to_every_node_with_a_session() {
     let next = leader.round().answers;
     assert_eq!(batch(&next[0]).items[0].limit.burst, 20);
 }
+
+#[test]
+fn a_gateway_whose_lease_has_expired_is_told_so_through_the_log() {
+    // given a gateway with a lease of which it has spent everything and reported nothing, until it expired
+    let mut leader = Leader::new();
+    assert_eq!(leader.ask(1, 1, 1, vec![waiting(7, 1)]), None);
+    let granted = leader.round();
+    let lid = batch(&granted.answers[0]).items[0].lid;
+    assert!(lid.is_some());
+    leader.now += 20_000 * MS;
+    // when it reports, as it does again and again while it stops and thinks that it holds something
+    let report = AskItem { lid, spent: 1, need: 0, min: 0, want: 0, ..waiting(7, 0) };
+    assert_eq!(leader.ask(2, 1, 2, vec![report]), None);
+    let closed = leader.close();
+    // then the log ends the lease for both, and only then it is told
+    let entry = closed.entry.expect("the end of a lease is logged");
+    let outcome = leader.ledger.apply(&entry);
+    let answers = leader.lender.applied(&outcome, &leader.ledger.state).answers;
+    let told = &batch(&answers[0]).items[0];
+    assert_eq!((told.lid, told.keep, told.grant), (None, true, 0));
+}

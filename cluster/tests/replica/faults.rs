@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 
-use quorumgate_cluster::world::{Disk, World};
+use quorumgate_cluster::world::{Disk, Draft, Reading, World};
 
 /// How it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,11 +84,33 @@ impl Disk for Faulty {
         self.faults.sync()?;
         self.disk.write(path, bytes)
     }
+    fn open(&self, path: &Path) -> io::Result<Option<Arc<dyn Reading>>> {
+        self.disk.open(path)
+    }
+    fn draft(&self, path: &Path) -> io::Result<Box<dyn Draft>> {
+        Ok(Box::new(Begun { draft: self.disk.draft(path)?, faults: self.faults.clone() }))
+    }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.disk.remove(path)
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         self.disk.list(dir)
+    }
+}
+
+struct Begun {
+    draft: Box<dyn Draft>,
+    faults: Faults,
+}
+
+impl Draft for Begun {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.faults.write()?;
+        self.draft.append(bytes)
+    }
+    fn keep(self: Box<Self>) -> io::Result<()> {
+        self.faults.sync()?;
+        self.draft.keep()
     }
 }
 

@@ -1,8 +1,10 @@
 //! Replicas in one process, over real loopback sockets and real files.
 
 mod faults;
+mod gate;
 mod members;
 mod recover;
+mod snapshots;
 mod storage;
 mod world;
 
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use config::gateway::GatewayDocument;
 use config::ids::{NodeName, QuotaName};
-use config::node::{ClusterFile, HttpFile, Limits, LogFile, NodeFile};
+use config::node::{ClusterFile, HttpFile, Limits, LogFile, NodeFile, SNAPSHOT_AFTER_ENTRIES_DEFAULT};
 use config::quota::{KeyPart, Limit, OnQuorumLoss, Quota};
 use quorumgate_cluster::lease::{Ask, AskItem, AskReply};
 use quorumgate_cluster::replica::{Replica, Started};
@@ -87,6 +89,7 @@ fn file(n: &str, port: u16, data: &Path, peers: BTreeMap<NodeName, String>) -> N
         },
         log: LogFile { filter: "info".to_owned(), json: false },
         stamp_admissions: false,
+        snapshot_after_entries: SNAPSHOT_AFTER_ENTRIES_DEFAULT,
     }
 }
 

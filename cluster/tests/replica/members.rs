@@ -145,7 +145,8 @@ fn ghost(town: &Town, index: usize) -> Peers {
     let view = town.at(index).view();
     let identity = Identity { name: town.name(index), cluster: view.cluster_id, raft_id: view.raft_id };
     let tls = Tls::plaintext(([127, 0, 0, 1], 0).into(), "127.0.0.1:1").expect("loopback");
-    Peers::new(world(town.nodes[index].dir.path()), tls, Arc::new(move || identity.clone()))
+    let never_changes = tokio::sync::watch::channel(tls).1;
+    Peers::new(world(town.nodes[index].dir.path()), never_changes, Arc::new(move || identity.clone()))
 }
 
 async fn refused(node: &Node) -> Fatal {

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quorumgate_cluster::world::{
-    BootNs, BoxFuture, Chance, Clock, Disk, Domains, Listener, MonoNs, Net, Share, Stream, UnixMs, World,
+    BootNs, BoxFuture, Chance, Clock, Disk, Domains, Draft, Listener, MonoNs, Net, Reading, Share, Stream,
+    UnixMs, World,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -121,10 +122,20 @@ impl Disk for Files {
         }
     }
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.0.join(path).with_extension("tmp");
-        std::fs::write(&temporary, bytes)?;
-        std::fs::File::open(&temporary)?.sync_all()?;
-        std::fs::rename(temporary, self.0.join(path))
+        let mut draft = self.draft(path)?;
+        draft.append(bytes)?;
+        draft.keep()
+    }
+    fn open(&self, path: &Path) -> io::Result<Option<Arc<dyn Reading>>> {
+        match std::fs::File::open(self.0.join(path)) {
+            Ok(file) => Ok(Some(Arc::new(Opened(file)))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+    fn draft(&self, path: &Path) -> io::Result<Box<dyn Draft>> {
+        let file = tempfile::NamedTempFile::new_in(&self.0)?;
+        Ok(Box::new(Begun { file, path: self.0.join(path) }))
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         match std::fs::remove_file(self.0.join(path)) {
@@ -138,6 +149,33 @@ impl Disk for Files {
             .collect::<Result<_, _>>()?;
         names.sort();
         Ok(names)
+    }
+}
+
+struct Opened(std::fs::File);
+
+impl Reading for Opened {
+    fn size(&self) -> u64 {
+        self.0.metadata().expect("an open file has a size").len()
+    }
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, into, offset)
+    }
+}
+
+struct Begun {
+    file: tempfile::NamedTempFile,
+    path: PathBuf,
+}
+
+impl Draft for Begun {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        io::Write::write_all(&mut self.file, bytes)
+    }
+    fn keep(self: Box<Self>) -> io::Result<()> {
+        self.file.as_file().sync_all()?;
+        self.file.persist(self.path)?;
+        Ok(())
     }
 }
 

@@ -9,7 +9,10 @@ use super::identity::text;
 use super::spot::{Notes, Spot, Wanted};
 use super::upstream::split_host_port;
 use crate::ids::NodeName;
-use crate::node::{ADMIN_LISTEN_DEFAULT, ClusterFile, HttpFile, Limits, LogFile, NodeFile, TlsFiles};
+use crate::node::{
+    ADMIN_LISTEN_DEFAULT, ClusterFile, HttpFile, Limits, LogFile, NodeFile, SNAPSHOT_AFTER_ENTRIES_DEFAULT,
+    TlsFiles,
+};
 use crate::tree::{Node, quote};
 
 /// Reads a node file; `notes` has what could not be read.
@@ -25,9 +28,13 @@ pub(crate) fn read(tree: &Node, dir: &Path, notes: &mut Notes) -> Option<NodeFil
     let admin = fields.or(notes, "admin", ADMIN_LISTEN_DEFAULT, read_admin);
     let limits = fields.optional("limits").map_or_else(Limits::default, |spot| read_limits(notes, &spot));
     let log = fields.or(notes, "log", LogFile::default(), read_log);
-    let stamp_admissions = fields.or(notes, "debug", false, |notes, spot| {
-        let mut fields = spot.fields(notes, &["stamp_admissions"])?;
-        Some(fields.or(notes, "stamp_admissions", false, |notes, spot| spot.boolean(notes)))
+    let debug = (false, SNAPSHOT_AFTER_ENTRIES_DEFAULT);
+    let (stamp_admissions, snapshot_after_entries) = fields.or(notes, "debug", debug, |notes, spot| {
+        let mut fields = spot.fields(notes, &["stamp_admissions", "snapshot_after_entries"])?;
+        let stamp = fields.or(notes, "stamp_admissions", debug.0, |notes, spot| spot.boolean(notes));
+        let after = fields
+            .or(notes, "snapshot_after_entries", debug.1, |notes, spot| spot.integer(notes, 8..=1_000_000));
+        Some((stamp, after))
     });
     Some(NodeFile {
         name: name?,
@@ -39,6 +46,7 @@ pub(crate) fn read(tree: &Node, dir: &Path, notes: &mut Notes) -> Option<NodeFil
         limits,
         log,
         stamp_admissions,
+        snapshot_after_entries,
     })
 }
 

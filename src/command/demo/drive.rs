@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::load::{Load, Target, boot_ns};
+use super::players::Scene;
 use super::town::Town;
-use super::verdict::{Failover, Verdict};
+use super::verdict::{Driven, Failover, Verdict};
 use crate::command::client;
 
 /// Whom a drive kills.
@@ -24,13 +25,19 @@ const FAILOVER_WITHIN: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(25);
 const POLL_WITHIN: Duration = Duration::from_millis(500);
 
-/// Drives `town` for `duration`, killing midway whom `kill` names and starting it again later.
+/// Drives `town` with the players of `scene` for `duration`, killing midway whom `kill` names and starting it again later.
 ///
 /// # Errors
 /// If the drive could not be carried out; a broken promise is no error but a verdict.
-pub async fn drive(town: &mut Town, duration: Duration, kill: Option<Kill>) -> Result<Verdict, String> {
+pub async fn drive(
+    town: &mut Town,
+    scene: &Scene,
+    duration: Duration,
+    kill: Option<Kill>,
+) -> Result<Verdict, String> {
     let targets = Arc::new(town.nodes.iter().map(|node| Target::new(node.http)).collect::<Vec<_>>());
-    let load = Load::start(targets.clone(), duration)?;
+    let start_ns = boot_ns();
+    let load = Load::start(targets, scene.players, duration)?;
     let start = Instant::now();
     let mut failover = None;
     if let Some(kill) = kill {
@@ -39,8 +46,10 @@ pub async fn drive(town: &mut Town, duration: Duration, kill: Option<Kill>) -> R
     }
     progress(&load, start, start + duration).await;
     let (sent, skipped) = load.finish().await;
-    let failover = failover.map(|failover| failover.until_decided(&sent));
-    Ok(Verdict::new(&sent, skipped, &town.recorder.recorded(), duration.as_secs(), failover))
+    let failover = failover.map(|failover| failover.until_decided(scene.players, &sent));
+    let (nodes, recorded) = (town.nodes.len(), &town.recorder.recorded());
+    let sent = &sent;
+    Ok(Verdict::new(&Driven { scene, nodes, sent, skipped, recorded, start_ns, duration, failover }))
 }
 
 async fn kill_and_restart(

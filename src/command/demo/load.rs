@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::players::{PLAYERS, Player};
+use super::players::Player;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(5);
@@ -57,6 +57,8 @@ pub enum Fate {
     OverQuota,
     /// 503 with the problem `quota-undecided`.
     Undecided,
+    /// 403: its token lacks a scope.
+    Forbidden,
     /// Anything else that a surviving node did.
     Failed(String),
     /// Its node was killed while it was under way.
@@ -66,8 +68,10 @@ pub enum Fate {
 /// One request.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    /// Index into [`PLAYERS`].
+    /// Index into the players.
     pub player: usize,
+    /// Index into the nodes.
+    pub node: usize,
     /// CLOCK_BOOTTIME, ns.
     pub sent_ns: u64,
     /// CLOCK_BOOTTIME, ns.
@@ -88,16 +92,16 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts sending for `duration`.
+    /// Starts sending what `players` send, for `duration`.
     ///
     /// # Errors
     /// If a token cannot be minted.
-    pub fn start(targets: Arc<Vec<Target>>, duration: Duration) -> Result<Self, String> {
+    pub fn start(targets: Arc<Vec<Target>>, players: &[Player], duration: Duration) -> Result<Self, String> {
         let sent = Arc::new(Mutex::new(Vec::new()));
         let in_flight = Arc::new(AtomicU64::new(0));
         let skipped = Arc::new(AtomicU64::new(0));
         let mut tasks = Vec::new();
-        for (index, player) in PLAYERS.iter().enumerate() {
+        for (index, player) in players.iter().copied().enumerate() {
             let token = super::town::token(player.tenant, &format!("{}-client", player.tenant))?;
             let sender = Sender {
                 index,
@@ -126,7 +130,7 @@ impl Load {
                 Fate::Served => 0,
                 Fate::OverQuota => 1,
                 Fate::Undecided => 2,
-                Fate::Failed(_) => 3,
+                Fate::Failed(_) | Fate::Forbidden => 3,
                 Fate::LostWithNode => 4,
             }] += 1;
         }
@@ -150,7 +154,7 @@ impl Load {
 #[derive(Clone)]
 struct Sender {
     index: usize,
-    player: &'static Player,
+    player: Player,
     authorization: Arc<str>,
     targets: Arc<Vec<Target>>,
     sent: Arc<Mutex<Vec<Sent>>>,
@@ -185,14 +189,15 @@ impl Sender {
                     let target = &sender.targets[node];
                     let kills = target.kills.load(Ordering::SeqCst);
                     let sent_ns = boot_ns();
-                    let exchange = exchange(target, &sender.authorization);
+                    let exchange = exchange(target, sender.player.path, &sender.authorization);
                     let fate = match tokio::time::timeout(ANSWER_WITHIN, exchange).await {
                         Ok(Ok(fate)) => fate,
                         _ if target.kills.load(Ordering::SeqCst) != kills => Fate::LostWithNode,
                         Ok(Err(error)) => Fate::Failed(error),
                         Err(_) => Fate::Failed(format!("no answer within {ANSWER_WITHIN:?}")),
                     };
-                    let sent = Sent { player: sender.index, sent_ns, answered_ns: boot_ns(), fate };
+                    let (player, answered_ns) = (sender.index, boot_ns());
+                    let sent = Sent { player, node, sent_ns, answered_ns, fate };
                     sender.sent.lock().push(sent);
                     sender.in_flight.fetch_sub(1, Ordering::SeqCst);
                 });
@@ -201,7 +206,7 @@ impl Sender {
     }
 }
 
-async fn exchange(target: &Target, authorization: &str) -> Result<Fate, String> {
+async fn exchange(target: &Target, path: &str, authorization: &str) -> Result<Fate, String> {
     // Nobody else holds the lock across an await: it is taken and given back inside this statement.
     let idle = target.idle.lock().pop();
     let mut sender = match idle.filter(|sender| !sender.is_closed()) {
@@ -209,7 +214,7 @@ async fn exchange(target: &Target, authorization: &str) -> Result<Fate, String> 
         None => connect(target.address).await?,
     };
     let request = Request::builder()
-        .uri("/orders/1")
+        .uri(path)
         .header(hyper::header::HOST, "orders.example")
         .header(hyper::header::AUTHORIZATION, authorization)
         .body(Empty::new())
@@ -221,6 +226,7 @@ async fn exchange(target: &Target, authorization: &str) -> Result<Fate, String> 
     Ok(match head.status {
         StatusCode::OK => Fate::Served,
         StatusCode::TOO_MANY_REQUESTS => Fate::OverQuota,
+        StatusCode::FORBIDDEN => Fate::Forbidden,
         StatusCode::SERVICE_UNAVAILABLE if contains(&body, b"quota-undecided") => Fate::Undecided,
         status => Fate::Failed(format!("{status}: {}", String::from_utf8_lossy(&body))),
     })

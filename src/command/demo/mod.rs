@@ -1,8 +1,9 @@
-//! `quorumgate demo`: three real nodes on this machine, with traffic if you like, and a kill in the middle.
+//! `quorumgate demo`: three or more real nodes on this machine, with traffic if you like, and a kill in the middle.
 
 mod drive;
 mod load;
 mod oracle;
+mod overload;
 mod players;
 mod table;
 mod town;
@@ -19,6 +20,12 @@ pub struct Demo {
     /// Drive load on all nodes for this long, then print a verdict: `30s`, `2m`.
     #[arg(long, value_name = "TIME", value_parser = crate::command::duration)]
     drive: Option<Duration>,
+    /// What is driven.
+    #[arg(long, value_name = "WHAT", default_value = "mixed", requires = "drive")]
+    scenario: Scenario,
+    /// What a drive must use of what a perfect bucket admits, in percent; for a machine that has much else to do.
+    #[arg(long, value_name = "PERCENT", requires = "drive", value_parser = clap::value_parser!(u8).range(1..=99))]
+    floor: Option<u8>,
     /// In the middle of the drive, kill a node with SIGKILL, and start it again a little later.
     #[arg(long, value_name = "WHOM", requires = "drive")]
     kill: Option<Kill>,
@@ -28,6 +35,19 @@ pub struct Demo {
     /// Leave the folder with configurations and logs in place at the end.
     #[arg(long)]
     keep: bool,
+}
+
+/// What a drive shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Scenario {
+    /// Tenants over, at and under their limits, evenly and unevenly over the nodes.
+    Mixed,
+    /// Limits of fewer tokens a second than there are nodes: used whole, and no node starves.
+    Tiny,
+    /// Tenants whose requests suddenly come to one node.
+    Skew,
+    /// One tenant at a thousand times its limit: what it costs the log, and the others.
+    Overload,
 }
 
 /// The shortest drive that can say anything.
@@ -50,8 +70,23 @@ impl Demo {
                 self.nodes
             ));
         }
+        if self.kill.is_some() && self.scenario != Scenario::Mixed {
+            return Err("found --kill with a scenario of its own, wanted --scenario mixed".to_owned());
+        }
+        let mut scene = match self.scenario {
+            Scenario::Mixed | Scenario::Overload => players::MIXED,
+            Scenario::Tiny => players::TINY,
+            Scenario::Skew => players::SKEW,
+        };
+        scene.floor_per_mille = self.floor.map_or(scene.floor_per_mille, |percent| u64::from(percent) * 10);
+        let document = if self.scenario == Scenario::Overload {
+            let players = [&players::CALM[..], &[players::GREEDY, players::KNOCKING]].concat();
+            players::gateway_document(&players, "")
+        } else {
+            players::gateway_document(scene.players, scene.wait)
+        };
         println!("starting {} nodes …", self.nodes);
-        let mut town = town::Town::start(usize::from(self.nodes), &players::gateway_document()).await?;
+        let mut town = town::Town::start(usize::from(self.nodes), &document).await?;
         if self.keep {
             town.keep_folder();
         }
@@ -66,13 +101,21 @@ impl Demo {
             );
         }
         if let Some(duration) = self.drive {
-            let verdict = tokio::select! {
+            let driven = async {
+                if self.scenario == Scenario::Overload {
+                    let overload = overload::drive(&town, duration).await?;
+                    return Ok::<_, String>((overload.render(), overload.is_kept()));
+                }
+                let verdict = drive::drive(&mut town, &scene, duration, self.kill).await?;
+                Ok((verdict.render(), verdict.is_kept()))
+            };
+            let (text, kept) = tokio::select! {
                 biased;
                 _ = tokio::signal::ctrl_c() => return Err("interrupted".to_owned()),
-                verdict = drive::drive(&mut town, duration, self.kill) => verdict?,
+                driven = driven => driven?,
             };
-            print!("\n{}", verdict.render());
-            return Ok(if verdict.is_kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            print!("\n{text}");
+            return Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         let token = town::token("trickle", "you")?;
         println!("\nTOKEN={token}");

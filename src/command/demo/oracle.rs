@@ -43,8 +43,9 @@ pub fn judge(limit: Limit, admissions: &[(u64, u64)]) -> Judged {
     }
 }
 
-/// Tokens that one perfect bucket (rate r, no ε) would have admitted of these arrivals (instant in ns, cost).
-pub fn perfect_admits(limit: Limit, arrivals: &[(u64, u64)]) -> u64 {
+/// Tokens that one perfect bucket (rate r, no ε) would have admitted of these arrivals (instant in ns, cost), counting those
+/// from `from_ns` on.
+pub fn perfect_admits(limit: Limit, arrivals: &[(u64, u64)], from_ns: u64) -> u64 {
     let mut sorted = arrivals.to_vec();
     sorted.sort_unstable();
     let mut bucket = Perfect::new(limit, 0);
@@ -53,7 +54,7 @@ pub fn perfect_admits(limit: Limit, arrivals: &[(u64, u64)]) -> u64 {
         bucket.refill_to(at_ns);
         if bucket.level >= bucket.units(cost) {
             bucket.level -= bucket.units(cost);
-            admitted += cost;
+            admitted += if at_ns >= from_ns { cost } else { 0 };
         }
     }
     admitted
@@ -138,7 +139,8 @@ mod tests {
         // given 30 arrivals at once and 30 a second later
         let arrivals: Vec<(u64, u64)> = (0..60).map(|i| ((i / 30) * SECOND, 1)).collect();
         // when a perfect bucket decides, then it admits the burst and one second's refill
-        assert_eq!(perfect_admits(TEN_PER_SECOND, &arrivals), 20);
+        assert_eq!(perfect_admits(TEN_PER_SECOND, &arrivals, 0), 20);
+        assert_eq!(perfect_admits(TEN_PER_SECOND, &arrivals, SECOND), 10);
     }
 
     #[test]

@@ -1,16 +1,15 @@
 //! What a drive showed, and whether it kept every promise.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use config::quota::Limit;
 
 use super::load::{Fate, Sent};
 use super::oracle::{Judged, judge, perfect_admits};
-use super::players::{PER_CLIENT, PLAYERS, QUOTA};
+use super::players::{MIXED, PER_CLIENT, Player, QUOTA, Scene};
 use crate::command::echo::Recorded;
 
-/// Utilisation that a drive must reach, before what a failover may cost (decisions: 99 % − max(0, F − B/r)/T).
-const FLOOR_PER_MILLE: u64 = 990;
 /// After the new leader is known, answers of the leaderless time may still be on their way for this long.
 const SETTLE_NS: u64 = 1_500_000_000;
 
@@ -29,9 +28,9 @@ const FAILOVER_NS_MAX: u64 = 2_500_000_000;
 impl Failover {
     /// The same until a leader decided again, as clients saw it: a tenant far over its limit has spent every lease when a
     /// leader is known, so whatever it is answered then a leader has said.
-    pub fn until_decided(self, sent: &[Sent]) -> Self {
+    pub fn until_decided(self, players: &[Player], sent: &[Sent]) -> Self {
         let over = |sent: &&Sent| {
-            PLAYERS[sent.player].is_over() && matches!(sent.fate, Fate::Served | Fate::OverQuota)
+            players[sent.player].is_over() && matches!(sent.fate, Fate::Served | Fate::OverQuota)
         };
         let answers = sent.iter().filter(over).map(|sent| sent.answered_ns);
         let first = answers.filter(|answered_ns| *answered_ns >= self.recovered_ns).min();
@@ -41,6 +40,27 @@ impl Failover {
     fn covers(&self, sent: &Sent) -> bool {
         sent.answered_ns >= self.killed_ns && sent.sent_ns <= self.recovered_ns + SETTLE_NS
     }
+}
+
+/// What is judged.
+#[derive(Debug)]
+pub struct Driven<'a> {
+    /// Who played, and what they were to show.
+    pub scene: &'a Scene,
+    /// How many nodes there are.
+    pub nodes: usize,
+    /// What clients saw.
+    pub sent: &'a [Sent],
+    /// What could not be sent.
+    pub skipped: u64,
+    /// What reached the upstream.
+    pub recorded: &'a Recorded,
+    /// When it began, CLOCK_BOOTTIME ns.
+    pub start_ns: u64,
+    /// How long it lasted.
+    pub duration: Duration,
+    /// The kill, if the leader was killed.
+    pub failover: Option<Failover>,
 }
 
 /// One bucket's row.
@@ -56,6 +76,8 @@ struct Row {
     undecided: usize,
     failed: usize,
     lost: usize,
+    /// The fewest admissions of a node in a span, where each node must have some.
+    fewest: Option<usize>,
     broken: Vec<String>,
 }
 
@@ -68,14 +90,9 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Judges `sent` (what clients saw) and `recorded` (what reached the upstream) of a drive of `seconds`.
-    pub fn new(
-        sent: &[Sent],
-        skipped: u64,
-        recorded: &Recorded,
-        seconds: u64,
-        failover: Option<Failover>,
-    ) -> Self {
+    /// Judges a drive.
+    pub fn new(driven: &Driven<'_>) -> Self {
+        let &Driven { scene, sent, skipped, recorded, failover, .. } = driven;
         let mut broken = Vec::new();
         if skipped > 0 {
             broken.push(format!(
@@ -93,10 +110,9 @@ impl Verdict {
             broken.push("no leader decided for more than 2.5 s".to_owned());
         }
         let mut rows = Vec::new();
-        for (index, player) in PLAYERS.iter().enumerate() {
+        for (index, player) in scene.players.iter().enumerate() {
             let mine: Vec<&Sent> = sent.iter().filter(|sent| sent.player == index).collect();
-            let floor = floor_per_mille(player.limit, seconds, failover);
-            let mut row = row(&mine, player.limit, stamps(recorded, QUOTA, player.tenant), floor);
+            let mut row = row(&mine, player.limit, stamps(recorded, QUOTA, player.tenant), driven);
             row.who = format!("{} ({})", player.tenant, player.spread.word());
             let pays_late =
                 |sent: &&&Sent| sent.fate == Fate::Undecided && !failover.is_some_and(|f| f.covers(sent));
@@ -107,6 +123,7 @@ impl Verdict {
             if row.failed > 0 {
                 let first = mine.iter().find_map(|sent| match &sent.fate {
                     Fate::Failed(why) => Some(why.as_str()),
+                    Fate::Forbidden => Some("403"),
                     _ => None,
                 });
                 row.broken.push(format!("failed on surviving nodes; the first: {}", first.unwrap_or("")));
@@ -174,6 +191,10 @@ impl Verdict {
             let _ =
                 writeln!(text, "failover: {}.{:02} s without a leader's decision", ms / 1000, ms % 1000 / 10);
         }
+        for (row, fewest) in self.rows.iter().filter_map(|row| Some((row, row.fewest?))) {
+            let _ =
+                writeln!(text, "{}: the fewest admissions of a node in a span of 10 s: {fewest}", row.who);
+        }
         for why in self.rows.iter().flat_map(|row| row.broken.iter().map(|why| format!("{}: {why}", row.who)))
         {
             let _ = writeln!(text, "BROKEN  {why}");
@@ -199,7 +220,8 @@ pub fn buckets(recorded: &Recorded) -> Vec<String> {
             judged.bound
         )
     };
-    PLAYERS
+    MIXED
+        .players
         .iter()
         .map(|player| (player, stamps(recorded, QUOTA, player.tenant)))
         .filter(|(_, stamps)| !stamps.is_empty())
@@ -207,29 +229,38 @@ pub fn buckets(recorded: &Recorded) -> Vec<String> {
         .collect()
 }
 
-fn stamps(recorded: &Recorded, quota: &str, tenant: &str) -> Vec<(u64, u64)> {
+/// Admissions of a tenant under a quota.
+pub fn stamps(recorded: &Recorded, quota: &str, tenant: &str) -> Vec<(u64, u64)> {
     let mine = recorded.admissions.iter().filter(|(name, _)| name.quota == quota && name.tenant == tenant);
     mine.flat_map(|(_, stamps)| stamps.iter().copied()).collect()
 }
 
-fn row(mine: &[&Sent], limit: Limit, stamps: Vec<(u64, u64)>, floor_per_mille: u64) -> Row {
+fn row(mine: &[&Sent], limit: Limit, stamps: Vec<(u64, u64)>, driven: &Driven<'_>) -> Row {
     let count = |fate: Fate| mine.iter().filter(|sent| sent.fate == fate).count();
+    let floor_per_mille =
+        floor_per_mille(driven.scene.floor_per_mille, limit, driven.duration.as_secs(), driven.failover);
+    let from_ns = driven.start_ns + ns(driven.scene.counted_from);
     // What was lost with a killed node may never have reached a bucket.
     let decided = mine.iter().filter(|sent| sent.fate != Fate::LostWithNode);
     let arrivals: Vec<(u64, u64)> = decided.map(|sent| (sent.sent_ns, 1)).collect();
     let judged = judge(limit, &stamps);
-    let perfect = perfect_admits(limit, &arrivals);
-    let utilisation_per_mille = (judged.admitted * 1000).checked_div(perfect);
+    let perfect = perfect_admits(limit, &arrivals, from_ns);
+    let admitted: u64 = stamps.iter().filter(|(at_ns, _)| *at_ns >= from_ns).map(|(_, cost)| cost).sum();
+    let utilisation_per_mille = (admitted * 1000).checked_div(perfect);
     let mut broken = Vec::new();
     if judged.over > 0 {
         broken.push(format!("{} tokens over the bound", judged.over));
     }
     // One token is the grain of the comparison.
-    if (judged.admitted + 1) * 1000 < perfect * floor_per_mille {
-        broken.push(format!("admitted {} of {perfect} that a perfect bucket admits", judged.admitted));
+    if (admitted + 1) * 1000 < perfect * floor_per_mille {
+        broken.push(format!("admitted {admitted} of {perfect} that a perfect bucket admits"));
     }
     if perfect == 0 {
         broken.push("nothing was offered".to_owned());
+    }
+    let fewest = driven.scene.each_node_within.map(|within| fewest(mine, driven, ns(within)));
+    if fewest == Some(0) {
+        broken.push("a node admitted nothing in 10 s".to_owned());
     }
     Row {
         who: String::new(),
@@ -240,19 +271,34 @@ fn row(mine: &[&Sent], limit: Limit, stamps: Vec<(u64, u64)>, floor_per_mille: u
         floor_per_mille,
         refused: count(Fate::OverQuota),
         undecided: count(Fate::Undecided),
-        failed: mine.iter().filter(|sent| matches!(sent.fate, Fate::Failed(_))).count(),
+        failed: mine.iter().filter(|sent| matches!(sent.fate, Fate::Failed(_) | Fate::Forbidden)).count(),
         lost: count(Fate::LostWithNode),
+        fewest,
         broken,
     }
 }
 
-/// 99 % − max(0, F − B/r)/T.
-fn floor_per_mille(limit: Limit, seconds: u64, failover: Option<Failover>) -> u64 {
-    let Some(failover) = failover else { return FLOOR_PER_MILLE };
+/// The fewest requests that any node served in any whole span counted from the start.
+fn fewest(mine: &[&Sent], driven: &Driven<'_>, within_ns: u64) -> usize {
+    let spans = (0..ns(driven.duration) / within_ns).map(|span| driven.start_ns + span * within_ns);
+    let served = |node: usize, from_ns: u64| {
+        let mine = mine.iter().filter(|sent| sent.node == node && sent.fate == Fate::Served);
+        mine.filter(|sent| (from_ns..from_ns + within_ns).contains(&sent.answered_ns)).count()
+    };
+    spans.flat_map(|from_ns| (0..driven.nodes).map(move |node| served(node, from_ns))).min().unwrap_or(0)
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// floor − max(0, F − B/r)/T.
+fn floor_per_mille(floor_per_mille: u64, limit: Limit, seconds: u64, failover: Option<Failover>) -> u64 {
+    let Some(failover) = failover else { return floor_per_mille };
     let ride_ns = u128::from(limit.burst) * u128::from(limit.per_ns) / u128::from(limit.tokens);
     let lost_ns = u128::from(failover.recovered_ns - failover.killed_ns).saturating_sub(ride_ns);
     let lost_per_mille = lost_ns * 1000 / (u128::from(seconds.max(1)) * 1_000_000_000);
-    FLOOR_PER_MILLE.saturating_sub(u64::try_from(lost_per_mille).unwrap_or(u64::MAX))
+    floor_per_mille.saturating_sub(u64::try_from(lost_per_mille).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -266,7 +312,7 @@ mod tests {
     fn calm_drive() -> (Vec<Sent>, Recorded) {
         let mut sent = Vec::new();
         let mut recorded = Recorded::default();
-        for (index, player) in PLAYERS.iter().enumerate() {
+        for (index, player) in MIXED.players.iter().enumerate() {
             let name = |quota: &str| BucketName {
                 quota: quota.into(),
                 key: "k".into(),
@@ -276,6 +322,7 @@ mod tests {
                 let at_ns = number * player.limit.per_ns / player.limit.tokens;
                 sent.push(Sent {
                     player: index,
+                    node: 0,
                     sent_ns: at_ns,
                     answered_ns: at_ns + MS,
                     fate: Fate::Served,
@@ -287,10 +334,48 @@ mod tests {
         (sent, recorded)
     }
 
+    fn judged(scene: &Scene, sent: &[Sent], recorded: &Recorded, failover: Option<Failover>) -> Verdict {
+        let (nodes, skipped, start_ns, duration) = (3, 0, 0, Duration::from_secs(10));
+        Verdict::new(&Driven { scene, nodes, sent, skipped, recorded, start_ns, duration, failover })
+    }
+
+    #[test]
+    fn a_node_that_admits_nothing_for_ten_seconds_breaks_the_verdict_where_each_must() {
+        // given a drive in which the first of three nodes admitted everything
+        let (mut sent, recorded) = calm_drive();
+        let scene = Scene { each_node_within: Some(Duration::from_secs(10)), ..MIXED };
+        let verdict = judged(&scene, &sent, &recorded, None);
+        assert!(
+            verdict.render().contains("surge (even): a node admitted nothing in 10 s"),
+            "{}",
+            verdict.render()
+        );
+        // when each node admits its part
+        sent.iter_mut().enumerate().for_each(|(number, sent)| sent.node = number % 3);
+        let within = |sent: &Sent| sent.answered_ns < 10_000 * MS;
+        sent.retain(within);
+        // then those that offered something in that time keep it
+        let verdict = judged(&scene, &sent, &recorded, None);
+        assert!(!verdict.render().contains("surge (even): a node"), "{}", verdict.render());
+    }
+
+    #[test]
+    fn what_comes_before_the_count_does_not_help() {
+        // given a drive that admits nothing more after its first second
+        let (sent, mut recorded) = calm_drive();
+        let scene = Scene { counted_from: Duration::from_secs(1), players: &MIXED.players[..1], ..MIXED };
+        let late: Vec<Sent> =
+            sent.iter().map(|sent| Sent { sent_ns: sent.sent_ns + 1_000 * MS, ..sent.clone() }).collect();
+        recorded.admissions.retain(|name, _| name.tenant == "surge");
+        // when it is counted from there, then nothing was used
+        let verdict = judged(&scene, &late, &recorded, None);
+        assert!(verdict.render().contains("admitted 0 of 10 "), "{}", verdict.render());
+    }
+
     #[test]
     fn a_calm_drive_keeps_every_promise() {
         let (sent, recorded) = calm_drive();
-        let verdict = Verdict::new(&sent, 0, &recorded, 10, None);
+        let verdict = judged(&MIXED, &sent, &recorded, None);
         assert!(verdict.is_kept(), "{}", verdict.render());
     }
 
@@ -302,7 +387,7 @@ mod tests {
             recorded.admissions.iter_mut().find(|(name, _)| name.quota == QUOTA && name.tenant == "surge");
         stamps.expect("surge is a player").1.extend((0..101).map(|_| (0, 1)));
         // when it is judged, then it is broken and says by how much
-        let verdict = Verdict::new(&sent, 0, &recorded, 10, None);
+        let verdict = judged(&MIXED, &sent, &recorded, None);
         assert!(!verdict.is_kept());
         assert!(verdict.render().contains("surge (even): 2 tokens over the bound"), "{}", verdict.render());
     }
@@ -310,9 +395,9 @@ mod tests {
     #[test]
     fn a_refusal_of_a_calm_tenant_breaks_the_verdict() {
         let (mut sent, recorded) = calm_drive();
-        let calm = PLAYERS.iter().position(Player::is_under).expect("one player is under its limit");
+        let calm = MIXED.players.iter().position(Player::is_under).expect("one player is under its limit");
         sent.iter_mut().find(|sent| sent.player == calm).expect("it sent something").fate = Fate::OverQuota;
-        assert!(!Verdict::new(&sent, 0, &recorded, 10, None).is_kept());
+        assert!(!judged(&MIXED, &sent, &recorded, None).is_kept());
     }
 
     #[test]
@@ -321,21 +406,28 @@ mod tests {
         sent[0].fate = Fate::Undecided;
         let covered = Failover { killed_ns: 0, recovered_ns: 100 * MS };
         let later = Failover { killed_ns: 5_000 * MS, recovered_ns: 5_100 * MS };
-        assert!(Verdict::new(&sent, 0, &recorded, 10, Some(covered)).is_kept());
-        assert!(!Verdict::new(&sent, 0, &recorded, 10, Some(later)).is_kept());
+        assert!(judged(&MIXED, &sent, &recorded, Some(covered)).is_kept());
+        assert!(!judged(&MIXED, &sent, &recorded, Some(later)).is_kept());
     }
 
     #[test]
     fn a_failover_lasts_until_a_leader_decides_and_not_longer_than_the_design_allows() {
         // given a leader that is known after 1 s, and decides nothing before 3 s
         let (mut sent, recorded) = calm_drive();
-        let surge = PLAYERS.iter().position(Player::is_over).expect("one player is over its limit");
+        let surge = MIXED.players.iter().position(Player::is_over).expect("one player is over its limit");
         sent.retain(|sent| sent.player != surge || sent.answered_ns < 900 * MS);
-        sent.push(Sent { player: surge, sent_ns: 0, answered_ns: 3_000 * MS, fate: Fate::OverQuota });
-        let failover = Failover { killed_ns: 0, recovered_ns: 1_000 * MS }.until_decided(&sent);
+        sent.push(Sent {
+            player: surge,
+            node: 0,
+            sent_ns: 0,
+            answered_ns: 3_000 * MS,
+            fate: Fate::OverQuota,
+        });
+        let failover =
+            Failover { killed_ns: 0, recovered_ns: 1_000 * MS }.until_decided(MIXED.players, &sent);
         // then it counts as 3 s, which is too long
         assert_eq!(failover.recovered_ns, 3_000 * MS);
-        let verdict = Verdict::new(&sent, 0, &recorded, 10, Some(failover));
+        let verdict = judged(&MIXED, &sent, &recorded, Some(failover));
         assert!(verdict.render().contains("no leader decided for more than 2.5 s"), "{}", verdict.render());
     }
 
@@ -343,8 +435,8 @@ mod tests {
     fn the_floor_falls_only_by_what_the_burst_cannot_carry() {
         let failover = Some(Failover { killed_ns: 0, recovered_ns: 2_500 * MS });
         let limit = |burst| Limit { tokens: 100, per_ns: 1_000_000_000, burst };
-        assert_eq!(floor_per_mille(limit(100), 30, failover), 940);
-        assert_eq!(floor_per_mille(limit(250), 30, failover), 990);
+        assert_eq!(floor_per_mille(990, limit(100), 30, failover), 940);
+        assert_eq!(floor_per_mille(990, limit(250), 30, failover), 990);
     }
 
     use super::super::players::Player;

@@ -261,7 +261,12 @@ impl Managed {
             self.must_report = true;
         }
         if reply.retry_after_ns == 0 {
-            self.entry.set_refusal(BootNs(0), BootNs(0));
+            // The answer to a report that asked for nothing takes no refusal back, unless it shows tokens: with the refusal
+            // gone, requests would wait for a question that is not asked before it ends.
+            if item.need > 0 || reply.left > 0 {
+                self.entry.set_refusal(BootNs(0), BootNs(0));
+                self.ask_at = self.ask_at.min(now.plus(Duration::from_millis(1)));
+            }
             return Told::Fine;
         }
         let retry = Duration::from_nanos(reply.retry_after_ns);

@@ -243,8 +243,9 @@ impl Lessee {
         true
     }
 
-    /// A leader's refusal may have come while this request was on its way here. It still stands, and nobody will be asked
-    /// before it ends: without this the request would wait for an answer that was given before it came.
+    /// A leader's refusal may have come while this request was on its way here, or stood in another key's queue. It still
+    /// stands, and nobody will be asked before it ends: without this the request would wait for an answer that was given
+    /// before it came.
     fn refuse_late(&mut self, id: WaiterId, now: BootNs) {
         let Some(waiter) = self.waiters.by_id.get(&id) else { return };
         let refused = waiter.lacking.iter().find_map(|place| {
@@ -372,6 +373,9 @@ impl Lessee {
     fn serve_queue(&mut self, key: Key, now: BootNs) {
         while let Some(first) = self.keys.get(&key).and_then(|managed| managed.queue.first().copied()) {
             let served = self.serve(first, now);
+            if !served {
+                self.refuse_late(first, now);
+            }
             let stuck = self.keys.get(&key).is_some_and(|managed| managed.queue.first() == Some(&first));
             if !served && stuck {
                 break;

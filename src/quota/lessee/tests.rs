@@ -153,6 +153,31 @@ fn a_request_that_arrives_behind_its_refusal_is_refused_and_not_left_undecided()
 }
 
 #[test]
+fn a_request_that_turns_to_a_key_refused_meanwhile_is_told_at_once() {
+    // given three requests for both keys, in one batch
+    let of = |value, cost| charge(value, cost, limit(3, 3), OnQuorumLoss::Deny);
+    let mut bench = Bench::new(limit(3, 3));
+    bench.admit(&[of(9, 1)]);
+    let ids = [(); 3].map(|()| bench.admit(&[of(1, 2), of(2, 1)]));
+    bench.answer(MS);
+    bench.verdicts.clear();
+    // when the leader has enough of the first key for one of them and refuses the rest, and of the second for all
+    let ask = bench.asks.remove(0);
+    assert_eq!(ask.items.iter().map(|item| item.need).collect::<Vec<_>>(), [6, 3]);
+    let mut reply = bench.leader.apply(&ask, bench.now).expect("it is new");
+    reply.items[0].retry_after_ns = SECOND;
+    bench.lessee.answered(bench.now, ask.session, ask.seq, Ok(reply));
+    bench.collect();
+    // then the others are refused now: nobody will be asked for them within the time that they may wait
+    let told: Vec<_> = bench.verdicts.iter().map(|(id, verdict)| (*id, verdict)).collect();
+    assert!(
+        matches!(told[..], [(_, Verdict::Ready(_)), (_, Verdict::Over(_)), (_, Verdict::Over(_))]),
+        "{told:?}"
+    );
+    assert_eq!(told.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids);
+}
+
+#[test]
 fn a_request_gets_all_its_keys_or_none() {
     // given a key with tokens and one whose bucket is spent
     let mut bench = Bench::new(limit(1, 1));

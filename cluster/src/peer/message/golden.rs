@@ -68,6 +68,7 @@ fn what_the_log_holds_keeps_its_bytes() {
     frozen!(file, SnapshotFileV1<u8>, "0102fb2c01000101010101026e3103613a3105");
     let identity = IdentityV1 { cluster_id: 1, raft_id: 2, name: "n1".into(), removed: true };
     frozen!(identity, IdentityV1, "0102026e3101");
+    frozen!(SnapshotPartV1 { number: 300, part: 5u8 }, SnapshotPartV1<u8>, "fb2c0105");
 }
 
 #[test]

@@ -109,7 +109,7 @@ pub enum TransferReplyV1 {
     },
 }
 
-/// A snapshot file's head; `state` is the state's own form.
+/// A snapshot file's head; `state` is the head of the state in its own form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotFileV1<S> {
     /// The last entry it holds.
@@ -120,4 +120,13 @@ pub struct SnapshotFileV1<S> {
     pub membership: super::log::MembershipV1,
     /// The state.
     pub state: S,
+}
+
+/// What follows a snapshot file's head.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotPartV1<P> {
+    /// From 1, rising by one.
+    pub number: u64,
+    /// A part of the state in its own form.
+    pub part: P,
 }

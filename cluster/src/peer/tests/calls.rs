@@ -130,11 +130,11 @@ async fn whoever_is_not_the_one_that_was_meant_is_not_called() {
     let other_node = peers.call(&to, Lane::Raft, 0, Bytes::new(), SOON).await.expect_err("another node");
     assert!(other_node.to_string().contains("leads to node n2, wanted n3"), "{other_node}");
     // A node that calls its own address is turned away by its own door.
-    let oneself = crate::peer::Peers::new(world(), plaintext(), me("n2", Some(1), Some(2)));
+    let oneself = crate::peer::Peers::new(world(), fixed(plaintext()), me("n2", Some(1), Some(2)));
     to.name = name("n2");
     let refused = oneself.call(&to, Lane::Raft, 0, Bytes::new(), SOON).await.expect_err("itself");
     assert!(refused.to_string().contains("an address leads to itself"), "{refused}");
-    let foreign = crate::peer::Peers::new(world(), plaintext(), me("n1", Some(77), Some(1)));
+    let foreign = crate::peer::Peers::new(world(), fixed(plaintext()), me("n1", Some(77), Some(1)));
     let refused = foreign.call(&to, Lane::Raft, 0, Bytes::new(), SOON).await.expect_err("another cluster");
     assert!(refused.to_string().contains("belongs to cluster"), "{refused}");
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use config::ids::NodeName;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use tokio::sync::watch;
 
 use super::super::{Caller, Door, Identity, Lane, Me, Peers, Serve, Target};
 use crate::state::ids::RaftId;
@@ -196,7 +197,7 @@ impl Serve for Echo {
 /// Node n2 (raft id 2 of cluster 1) behind its door.
 pub fn n2(tls: Tls) -> (Door, Target) {
     let (me, bell) = (me("n2", Some(1), Some(2)), crate::fatal::Bell::new("/nowhere".into()).0);
-    let door = Door::open(&world(), ([127, 0, 0, 1], 0).into(), tls, me, Arc::new(Echo), &bell);
+    let door = Door::open(&world(), ([127, 0, 0, 1], 0).into(), fixed(tls), me, Arc::new(Echo), &bell);
     let door = door.expect("a free port");
     let target = target("n2", door.local_addr());
     (door, target)
@@ -208,5 +209,10 @@ pub fn target(node: &str, address: SocketAddr) -> Target {
 
 /// Node n1 (raft id 1 of cluster 1), calling.
 pub fn n1(tls: Tls) -> Peers {
-    Peers::new(world(), tls, me("n1", Some(1), Some(1)))
+    Peers::new(world(), fixed(tls), me("n1", Some(1), Some(1)))
+}
+
+/// Files that never change.
+pub fn fixed(tls: Tls) -> watch::Receiver<Tls> {
+    watch::channel(tls).1
 }

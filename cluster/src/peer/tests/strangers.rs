@@ -18,7 +18,7 @@ use crate::tls::{Secured, Tls, TlsError};
 const SOON: Duration = Duration::from_secs(5);
 
 /// Both ends' verdicts on a handshake where `caller` wants `server_name`.
-async fn meet(
+pub async fn meet(
     caller: &Tls,
     server: &Tls,
     server_name: &str,

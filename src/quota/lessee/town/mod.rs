@@ -248,6 +248,40 @@ fn a_client_below_its_limit_is_never_refused_on_any_node() {
 }
 
 #[test]
+fn a_thousand_times_the_limit_raises_neither_the_log_nor_the_messages() {
+    for seed in 0..3 {
+        for limit in [per_second(1, 1), per_second(3, 3), per_second(10, 10)] {
+            let (road, spread, nodes, seconds) = (Road::of(seed), Spread::RoundRobin, 5, 20);
+            let times = |times: u64| {
+                let per_ks = limit.tokens * 1_000 * times;
+                Play { limit, nodes, spread, per_ks, seconds, road, seed }.run()
+            };
+            // given a tenant at fifty times its limit, on all nodes, and the same at a thousand times
+            let (over, far_over) = (times(50), times(1_000));
+            // then no more is written, give or take a tenth, nor sent, give or take a third: there is always somebody to
+            // ask for as soon as a refusal ends
+            let within = |after: u64, before: u64, percent: u64| after * 100 <= before * percent;
+            let entries = [over.entries_per_ks, far_over.entries_per_ks];
+            let messages = [over.messages_per_ks, far_over.messages_per_ks];
+            assert!(
+                within(entries[1], entries[0], 110),
+                "seed {seed}, {limit:?}: {entries:?} entries in 1000 s"
+            );
+            assert!(
+                within(messages[1], messages[0], 133),
+                "seed {seed}, {limit:?}: {messages:?} messages in 1000 s"
+            );
+            // and everybody is told what the leader said
+            assert_eq!(far_over.count(End::Undecided), 0, "seed {seed}, {limit:?}");
+            // and a token costs its grant and its report, beside the registration of each node
+            let per_ks = |count: u64| count * 1_000 / (seconds + 1);
+            let most = per_ks(far_over.count(End::Admitted) * 21 / 10 + nodes);
+            assert!(entries[1] <= most, "seed {seed}, {limit:?}: {entries:?}, {most}");
+        }
+    }
+}
+
+#[test]
 fn a_tenant_with_five_seconds_of_burst_rides_through_a_failover() {
     for seed in 0..8 {
         // given a tenant that sends a fifth of its limit a second, and five seconds' worth of burst, at one node

@@ -1,15 +1,16 @@
-//! How often a thread warns of refusals: a line a second for each reason, with the number of those that had none.
+//! How often one part of a node warns of refusals: a line a second for each reason, with the number of those that had
+//! none.
 //!
 //! A refusal that is not the client's fault deserves a warning, and when a leader is gone or an upstream is down every
-//! request is one. The figures count them all; the log need not.
+//! request is one; so is every connection of a stranger at the peers' door. The log need not hold them all.
 
 use std::collections::BTreeMap;
 
-use cluster::world::BootNs;
+use crate::world::BootNs;
 
 const LINE_EVERY_NS: u64 = 1_000_000_000;
 
-/// One data-plane thread's warnings. As many entries as there are reasons, which are words in the code.
+/// One part's warnings, for instance a data-plane thread's. As many entries as there are reasons, which are words in the code.
 #[derive(Debug, Default)]
 pub struct Warnings {
     reasons: BTreeMap<&'static str, Last>,
