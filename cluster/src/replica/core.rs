@@ -361,8 +361,10 @@ async fn watch_role(core: Arc<Core>, seat: Arc<Seat>, role: watch::Sender<Role>)
             changed = all.changed() => if changed.is_err() { break },
         }
     }
+    // It may have said why in its last word, which came with its end.
+    let last = all.borrow_watched().running_state.clone().err();
     if !core.leaving.load(Ordering::Acquire) {
-        core.bell.ring(core.fell(&RaftFatal::Panicked));
+        core.bell.ring(core.fell(&last.unwrap_or(RaftFatal::Panicked)));
     }
 }
 
