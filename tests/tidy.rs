@@ -10,10 +10,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["src/auth"]),
     ("axum", &["src/admin"]),
     ("hdrhistogram", &["src/telemetry"]),
-    ("turmoil", &["simulation"]),
     ("rcgen", &["src/command/pki.rs", "cluster/src/tls", "cluster/src/peer"]),
     ("x509_parser", &["cluster/src/tls"]),
-    ("serde_saphyr", &["config/src"]),
+    ("serde_saphyr", &["config/src", "simulation/src/plan.rs"]),
 ];
 
 #[test]

@@ -12,6 +12,10 @@
 //! fatal           what ends a node                                      the first reason stands
 //! ```
 
+/// The target of events that tell a node's history: entries applied, terms led, snapshots installed. At debug level; who
+/// compares the histories of nodes listens to them.
+pub const HISTORY: &str = "quorumgate::history";
+
 pub mod fatal;
 pub mod hooks;
 pub mod warnings;

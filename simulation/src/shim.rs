@@ -8,17 +8,15 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::time::Duration;
 
 /// 2026-01-01 00:00:00 UTC.
 pub const EPOCH_UNIX_S: u64 = 1_767_225_600;
-/// Monotonic clocks begin here, so that subtracting a little never goes below zero.
-const ORIGIN_NS: u64 = 1_000_000_000_000;
 
 thread_local! {
     static ACTIVE: Cell<bool> = const { Cell::new(false) };
     static RANDOM: Cell<u64> = const { Cell::new(0) };
-    static NOW_NS: Cell<u64> = const { Cell::new(0) };
+    static MONO_NS: Cell<u64> = const { Cell::new(0) };
+    static WALL_NS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// From now on this thread lives under `seed`.
@@ -27,14 +25,10 @@ pub fn activate(seed: u64) {
     ACTIVE.set(true);
 }
 
-/// Sets what [`now`] and the C library's clocks answer on this thread.
-pub fn set_now(elapsed: Duration) {
-    NOW_NS.set(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX));
-}
-
-/// Simulated time since the start, for this thread.
-pub fn now() -> Duration {
-    Duration::from_nanos(NOW_NS.get())
+/// Sets what the C library's clocks answer on this thread: nanoseconds since boot, and since the Unix epoch.
+pub fn set_clocks(mono_ns: u64, wall_ns: u64) {
+    MONO_NS.set(mono_ns);
+    WALL_NS.set(wall_ns);
 }
 
 /// SplitMix64 (Steele, Lea, Flood, 2014): small, and good enough to stand in for entropy.
@@ -111,10 +105,9 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, out: *mut libc::t
         // SAFETY: `raw` is what the kernel answered.
         return unsafe { answer(raw) as libc::c_int };
     }
-    let elapsed_ns = NOW_NS.get();
     let ns = match clock {
-        libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => EPOCH_UNIX_S * 1_000_000_000 + elapsed_ns,
-        _ => ORIGIN_NS + elapsed_ns,
+        libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => WALL_NS.get(),
+        _ => MONO_NS.get(),
     };
     let time = libc::timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as i64 };
     // SAFETY: the contract of `clock_gettime`: `out` is valid for writing.

@@ -1,207 +1,369 @@
-//! Who lives in the simulation: nodes, one upstream, one operator who is also a client.
-//!
-//! Hosts 1 to 5 are nodes, 8 is the upstream, 9 the operator. turmoil numbers hosts in the order they are made, so the
-//! numbers that are not used are made too.
+//! A cluster and its surroundings, a millisecond after the other, under the weather of a plan.
+
+mod troubles;
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use bytes::Bytes;
-use cluster::world::{Disk, UnixMs};
+use cluster::fatal::Fatal;
 use config::node::NodeFile;
-use http_body_util::{BodyExt, Full};
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
-use quorumgate::auth::mint::{Grant, mint};
+use tokio::sync::oneshot;
 
+use crate::chance::Chance;
+use crate::clock::{MS_NS, TrueNs};
 use crate::disk::SimDisk;
-use crate::world::{host_name, world};
-use crate::{shim, trace};
+use crate::event::{Event, Token};
+use crate::host::{Host, HostNumber};
+use crate::network::Network;
+use crate::people::Standing;
+use crate::people::caller::{self, PATIENCE, Party, Pattern};
+use crate::people::operator::{self, Operator};
+use crate::people::upstream::{self, Upstream};
+use crate::people::{ADMIN_PORT, CLUSTER_PORT, HTTP_PORT, SECRET};
+use crate::plan::Plan;
+use crate::scene::{Caller, FIRST_CALLER, NODES_MAX, OPERATOR, Path as Asked, Spread, UPSTREAMS};
+use crate::weather::Mood;
+use crate::witness::{self, Witness};
+use crate::world::world;
 
-const UPSTREAM: u8 = 8;
-const OPERATOR: u8 = 9;
-const CLUSTER_PORT: u16 = 7101;
-const HTTP_PORT: u16 = 8101;
-const ADMIN_PORT: u16 = 9101;
-/// A run that takes longer hangs.
-const SIMULATED_MAX: Duration = Duration::from_secs(60);
-const SECRET: &[u8] = b"a-simulated-secret-of-forty-bytes-or-so!";
+use troubles::Troubles;
 
-const GATEWAY: &str = "
-upstreams:
-  echo: {endpoints: [\"http://127.0.0.8:8000\"]}
-issuers:
-  dev: {issuer: quorumgate-dev, audiences: [quorumgate], keys: [{kid: dev, algorithm: HS256, secret: {file: dev.secret}}]}
-quotas:
-  per-tenant: {key: tenant, limit: 5/min}
-routes:
-  - {name: orders, match: {path: /orders}, upstream: echo, access: {issuers: [dev], scopes: []}, quotas: [per-tenant]}
-";
+/// A cluster of simulated nodes forms within this time, or something is wrong with it.
+const FORM_MS_MAX: u64 = 30_000;
+/// After the weather, the cluster has to be well within this time.
+pub const CONVERGE_MS_MAX: u64 = 20_000;
+/// A process that ended by itself is started again after this, as a supervisor does.
+const START_AGAIN_MS: u64 = 500;
 
-type Failure = Box<dyn std::error::Error>;
-
-/// Runs one seed. Returns one line that says what clients saw.
-///
-/// # Errors
-/// What did not happen, or what happened instead.
-pub fn run(seed: u64, nodes: u8, trace_file: Option<&Path>) -> Result<String, Failure> {
-    shim::activate(seed);
-    let _trace = trace_file.map(trace::to_file).transpose()?;
-    let mut sim = turmoil::Builder::new()
-        .rng_seed(seed)
-        .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(shim::EPOCH_UNIX_S))
-        .simulation_duration(SIMULATED_MAX)
-        .tcp_capacity(4096)
-        .enable_random_order()
-        .build();
-    for number in 1..UPSTREAM {
-        let present = number <= nodes;
-        let disk = SimDisk::default();
-        disk.write(Path::new("/etc/dev.secret"), SECRET)?;
-        let lives = Mutex::new(0_u64);
-        sim.host(host_name(number), move || {
-            let mut lives = lives.lock().expect("no panic happens while lives are locked");
-            *lives += 1;
-            let chance = seed ^ (u64::from(number) << 32) ^ (*lives << 40);
-            let world = world(disk.clone(), chance);
-            async move {
-                if !present {
-                    return std::future::pending().await;
-                }
-                let file = node_file(number, nodes)?;
-                quorumgate::node::run(world, file, std::future::pending()).await.map_err(Failure::from)
-            }
-        });
-    }
-    sim.host(host_name(UPSTREAM), upstream);
-    let seen = Arc::new(Mutex::new(BTreeMap::new()));
-    sim.client(host_name(OPERATOR), operate(nodes, seen.clone()));
-    loop {
-        shim::set_now(sim.elapsed());
-        if sim.step()? {
-            break;
-        }
-    }
-    let seen = seen.lock().expect("the operator has ended");
-    Ok(format!("{nodes} nodes served {seen:?} in {} simulated ms", sim.elapsed().as_millis()))
+/// The hosts, and what happens to them.
+pub struct Town {
+    now: TrueNs,
+    plan: Plan,
+    network: Network,
+    witness: Witness,
+    order: Chance,
+    hosts: BTreeMap<HostNumber, Host>,
+    disks: BTreeMap<HostNumber, SimDisk>,
+    /// Tells a node to stop in order.
+    stops: BTreeMap<HostNumber, oneshot::Sender<()>>,
+    /// When a node's process is started again; the clock of troubles may forbid it until then.
+    start_at: BTreeMap<HostNumber, TrueNs>,
+    troubles: Troubles,
+    moods: [Arc<Mutex<Vec<Mood>>>; 2],
+    party: Party,
+    operator: Operator,
+    /// Who led last.
+    leader: HostNumber,
+    next_caller: HostNumber,
 }
 
-fn node_file(number: u8, nodes: u8) -> Result<NodeFile, Failure> {
-    let peers: String = (1..=nodes)
-        .filter(|peer| *peer != number)
+/// Why a run ended before its plan did.
+pub type Broken = String;
+
+impl Town {
+    /// The town of a plan, before its first millisecond.
+    pub fn new(plan: &Plan, witness: Witness) -> Self {
+        let seed = plan.seed;
+        let scene = &plan.scene;
+        let network = Network::new(Chance::new(seed, "network"), scene.delay_ms);
+        let founders: Vec<HostNumber> = (1..=scene.nodes).collect();
+        let nodes = Standing::default();
+        founders.iter().for_each(|founder| nodes.add(*founder));
+        let places: Vec<HostNumber> = (1..=NODES_MAX).collect();
+        let others = UPSTREAMS.into_iter().chain([OPERATOR]);
+        let hosts = places.iter().copied().chain(others).map(|number| (number, Host::new(number, seed)));
+        let disk = |number: &HostNumber| {
+            let disk = SimDisk::new(Chance::new(seed, &format!("disk {number}")), scene.sync_ms);
+            disk.put(Path::new("/etc/dev.secret"), SECRET);
+            (*number, disk)
+        };
+        let closed = Arc::new(AtomicBool::new(false));
+        let party = Party {
+            network: network.clone(),
+            witness: witness.clone(),
+            numbers: Arc::new(AtomicU64::new(0)),
+            nodes: nodes.clone(),
+            closed,
+        };
+        let operator = Operator {
+            network: network.clone(),
+            witness: witness.clone(),
+            scene: scene.clone(),
+            founders,
+            nodes: nodes.clone(),
+            orders: Arc::default(),
+            formed: Arc::default(),
+            calm: Arc::default(),
+            converged: Arc::default(),
+        };
+        Self {
+            now: 0,
+            plan: plan.clone(),
+            network,
+            witness,
+            order: Chance::new(seed, "order"),
+            hosts: hosts.collect(),
+            disks: places.iter().map(disk).collect(),
+            stops: BTreeMap::new(),
+            start_at: BTreeMap::new(),
+            troubles: Troubles::default(),
+            moods: [Arc::default(), Arc::default()],
+            party,
+            operator,
+            leader: 1,
+            next_caller: FIRST_CALLER,
+        }
+    }
+
+    /// True time since the start.
+    pub fn now(&self) -> TrueNs {
+        self.now
+    }
+
+    /// Forms the cluster, lets callers call under the weather, waits until all is well, and until the last caller has
+    /// given up. `each` hears of every millisecond.
+    ///
+    /// # Errors
+    /// What broke: a panic, a cluster that does not form, or what `each` found.
+    pub fn run(
+        &mut self,
+        mut each: impl FnMut(&Witness, TrueNs) -> Result<(), Broken>,
+    ) -> Result<(), Broken> {
+        for number in self.operator.founders.clone() {
+            self.start_node(number);
+        }
+        self.start_upstreams();
+        let operator = self.operator.clone();
+        self.hosts.get_mut(&OPERATOR).expect("the operator's host").start(0, operator::operate(operator));
+        let formed = self.operator.formed.clone();
+        while !formed.load(Ordering::Relaxed) {
+            if self.now > FORM_MS_MAX * MS_NS {
+                return Err(format!("no cluster within {FORM_MS_MAX} ms"));
+            }
+            self.step(&mut each)?;
+        }
+        let begun = self.now;
+        self.start_callers();
+        let stormy_until = begun + (self.plan.for_ms - self.plan.calm_ms) * MS_NS;
+        let ends = begun + self.plan.for_ms * MS_NS;
+        let mut weather = std::mem::take(&mut self.plan.weather).into_iter().peekable();
+        while self.now < stormy_until {
+            while let Some(trouble) = weather.next_if(|next| begun + next.at_ms * MS_NS <= self.now) {
+                self.begin(&trouble);
+            }
+            self.step(&mut each)?;
+        }
+        self.clear_all();
+        self.witness.tell(Event::Calm);
+        self.operator.calm.store(true, Ordering::Relaxed);
+        let converged = self.operator.converged.clone();
+        let calm_since = self.now;
+        while self.now < ends || !converged.load(Ordering::Relaxed) {
+            if !converged.load(Ordering::Relaxed) && self.now > calm_since + CONVERGE_MS_MAX * MS_NS {
+                return Err(format!("converges: not well {CONVERGE_MS_MAX} ms after the last trouble"));
+            }
+            self.step(&mut each)?;
+        }
+        self.party.closed.store(true, Ordering::Relaxed);
+        let patience = u64::try_from(PATIENCE.as_millis()).expect("a few seconds");
+        let last = self.now + (patience + 1_000) * MS_NS;
+        while self.now < last && self.hosts.range(FIRST_CALLER..).any(|(_, host)| host.is_up()) {
+            self.step(&mut each)?;
+        }
+        Ok(())
+    }
+
+    /// One millisecond.
+    fn step(&mut self, each: &mut impl FnMut(&Witness, TrueNs) -> Result<(), Broken>) -> Result<(), Broken> {
+        self.now += MS_NS;
+        crate::child::STEPS.store(self.now / MS_NS, Ordering::Relaxed);
+        witness::now_runs(0, self.now);
+        self.network.run_until(self.now);
+        self.clear_due();
+        self.start_due();
+        let mut numbers: Vec<HostNumber> = self.hosts.keys().copied().collect();
+        self.order.shuffle(&mut numbers);
+        for number in numbers {
+            witness::now_runs(number, self.now);
+            let host = self.hosts.get_mut(&number).expect("a host that was listed");
+            if let Some(ended) = host.run_until(self.now)? {
+                self.ended(number, ended);
+            }
+            if self.disks.get(&number).is_some_and(SimDisk::is_cut) {
+                self.power_was_cut(number);
+            }
+        }
+        witness::now_runs(0, self.now);
+        let heard = each(&self.witness, self.now);
+        self.leader = LEADER.get();
+        heard
+    }
+
+    fn ended(&mut self, number: HostNumber, ended: Result<(), Fatal>) {
+        let Some(disk) = self.disks.get(&number) else { return };
+        disk.let_go();
+        // A setting that is wrong is no better the next time: the disk of a member that left, for instance.
+        let hopeless = matches!(ended, Err(Fatal::Setup(_)));
+        let (why, fault) = match ended {
+            Ok(()) => ("told to stop".to_owned(), false),
+            Err(why) => (why.to_string(), matches!(why, Fatal::Internal(_))),
+        };
+        self.witness.tell(Event::Ended { host: number, why, fault });
+        if hopeless {
+            self.operator.nodes.remove(number);
+            self.witness.count("members that left", 1);
+        } else {
+            self.start_again_after(number, START_AGAIN_MS);
+        }
+    }
+
+    fn start_again_after(&mut self, number: HostNumber, ms: u64) {
+        let at = self.start_at.entry(number).or_insert(0);
+        *at = (*at).max(self.now + ms * MS_NS);
+    }
+
+    fn start_due(&mut self) {
+        let due: Vec<HostNumber> =
+            self.start_at.iter().filter(|(_, at)| **at <= self.now).map(|(number, _)| *number).collect();
+        for number in due {
+            if self.troubles.is_held_down(number) {
+                continue;
+            }
+            self.start_at.remove(&number);
+            self.start_node(number);
+        }
+    }
+
+    fn start_node(&mut self, number: HostNumber) {
+        let others = self.operator.nodes.all();
+        let host = self.hosts.get_mut(&number).expect("a node's host");
+        if host.is_up() {
+            return;
+        }
+        self.network.power_on(number);
+        let chance = Chance::new(self.plan.seed, &format!("node {number} life {}", host.lives()));
+        let world =
+            world(number, self.network.clone(), host.clock().clone(), self.disks[&number].attach(), chance);
+        let (stop, stopped) = oneshot::channel::<()>();
+        self.stops.insert(number, stop);
+        let file = node_file(number, &others, self.plan.scene.snapshot_after);
+        witness::now_runs(number, self.now);
+        host.start(self.now, async move {
+            let stopped = async {
+                // A harness that lets go of its end does not mean stop.
+                if stopped.await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            quorumgate::node::run(world, file, stopped).await
+        });
+        self.witness.tell(Event::Began { host: number, life: host.lives() });
+    }
+
+    fn start_upstreams(&mut self) {
+        let clocks: BTreeMap<_, _> =
+            self.disks.keys().map(|number| (*number, self.hosts[number].clock().clone())).collect();
+        for (index, name) in ["first", "second"].into_iter().enumerate() {
+            let upstream = Upstream {
+                host: UPSTREAMS[index],
+                name,
+                network: self.network.clone(),
+                witness: self.witness.clone(),
+                moods: self.moods[index].clone(),
+                clocks: clocks.clone(),
+            };
+            let host = self.hosts.get_mut(&UPSTREAMS[index]).expect("an upstream's host");
+            host.start(self.now, upstream::serve(upstream));
+        }
+    }
+
+    fn start_callers(&mut self) {
+        for (number, caller) in self.plan.scene.callers.clone().into_iter().enumerate() {
+            let pattern = Pattern {
+                tenant: Caller::tenant(number),
+                token: caller.token,
+                path: caller.path,
+                post: caller.post,
+                every: Duration::from_millis(caller.every_ms),
+                spread: caller.spread,
+                minted: false,
+            };
+            self.start_caller(pattern, self.party.clone());
+        }
+    }
+
+    /// A caller on a host of its own.
+    fn start_caller(&mut self, pattern: Pattern, party: Party) -> HostNumber {
+        let number = self.next_caller;
+        self.next_caller += 1;
+        let mut host = Host::new(number, self.plan.seed);
+        host.start(self.now, caller::call(party, number, pattern));
+        self.hosts.insert(number, host);
+        number
+    }
+
+    /// A caller that calls until it is told not to.
+    fn start_stranger(&mut self, tenant: String, every_ms: u64, minted: bool) -> Arc<AtomicBool> {
+        let closed = Arc::new(AtomicBool::new(false));
+        let pattern = Pattern {
+            tenant,
+            token: Token::Good,
+            path: Asked::Reports,
+            post: false,
+            every: Duration::from_millis(every_ms),
+            spread: Spread::Turns,
+            minted,
+        };
+        self.start_caller(pattern, Party { closed: closed.clone(), ..self.party.clone() });
+        closed
+    }
+
+    /// What the network and the disks saw, for the coverage.
+    pub fn count_what_was_seen(&self) {
+        let seen = self.network.seen();
+        self.witness.count("connections made", seen.connections);
+        self.witness.count("connections refused", seen.refused);
+        self.witness.count("connections reset", seen.resets);
+        self.witness.count("segments held", seen.held);
+        self.witness.count("segments lost", seen.lost);
+        for disk in self.disks.values() {
+            let seen = disk.seen();
+            self.witness.count("power cuts with unsynced bytes", seen.cuts_unsynced);
+            self.witness.count("writes lost", seen.lost_writes);
+            self.witness.count("writes torn", seen.torn_writes);
+            self.witness.count("writes without room", seen.full);
+            self.witness.count("disk errors", seen.errors);
+        }
+    }
+}
+
+thread_local! {
+    static LEADER: std::cell::Cell<HostNumber> = const { std::cell::Cell::new(1) };
+}
+
+/// Tells the town who leads; whoever hears events calls this.
+pub fn leads(host: HostNumber) {
+    LEADER.set(host);
+}
+
+/// The node file of node `number`, as an operator would write it on a laptop; `others`: the members of that day.
+fn node_file(number: HostNumber, others: &[HostNumber], snapshot_after: u64) -> NodeFile {
+    let peers: String = others
+        .iter()
+        .filter(|peer| **peer != number)
         .map(|peer| format!("    node-{peer}: 127.0.0.{peer}:{CLUSTER_PORT}\n"))
         .collect();
     let peers = if peers.is_empty() { String::new() } else { format!("  peers:\n{peers}") };
     let text = format!(
         "name: node-{number}\ndata: /data\ncluster:\n  listen: 127.0.0.{number}:{CLUSTER_PORT}\n  plaintext: true\n{peers}\
-         http: {{listen: \"127.0.0.{number}:{HTTP_PORT}\", workers: 1}}\nadmin: {{listen: \"127.0.0.{number}:{ADMIN_PORT}\"}}\n"
+         http: {{listen: \"127.0.0.{number}:{HTTP_PORT}\", workers: 1}}\nadmin: {{listen: \"127.0.0.{number}:{ADMIN_PORT}\"}}\n\
+         debug: {{stamp_admissions: true, snapshot_after_entries: {snapshot_after}}}\n"
     );
-    let checked = config::node::parse(&text, Path::new("/etc"))
-        .map_err(|mistakes| config::mistake::render("node file", &text, &mistakes))?;
-    Ok(checked.value)
-}
-
-async fn upstream() -> Result<(), Failure> {
-    let listener = turmoil::net::TcpListener::bind(("0.0.0.0", 8000)).await?;
-    loop {
-        let (stream, _) = listener.accept().await?;
-        tokio::spawn(async move {
-            let answer = service_fn(|request: Request<hyper::body::Incoming>| async move {
-                tracing::info!(target: "upstream", method = %request.method(), uri = %request.uri(), "served");
-                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello\n"))))
-            });
-            // A gateway that goes away in the middle is what simulations are for.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), answer)
-                .await;
-        });
-    }
-}
-
-/// Founds the cluster, applies the document, and asks every node in turn, three times and more often than the quota
-/// allows: the last request left may be in the lease of a node that is not the next one to be asked.
-async fn operate(nodes: u8, seen: Arc<Mutex<BTreeMap<u16, u64>>>) -> Result<(), Failure> {
-    until(1, "/livez", |_| true).await?;
-    call(1, ADMIN_PORT, Method::POST, "/v1/cluster/init", "", None).await?;
-    for number in 1..=nodes {
-        until(number, "/v1/status", |status| {
-            let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
-            members.len() == usize::from(nodes) && members.iter().all(|member| member["voter"] == true)
-        })
-        .await?;
-    }
-    let (status, body) = call(1, ADMIN_PORT, Method::POST, "/v1/document", GATEWAY, None).await?;
-    if status != 200 {
-        return Err(format!("the document was not applied: {status} {body}").into());
-    }
-    for number in 1..=nodes {
-        until(number, "/readyz", |readiness| readiness["status"] == "ready").await?;
-    }
-    let grant = Grant {
-        kid: "dev",
-        issuer: "quorumgate-dev",
-        audience: "quorumgate",
-        tenant: "acme",
-        client: "operator",
-        scopes: &[],
-        lifetime: Duration::from_secs(3600),
-    };
-    let token = mint(SECRET, &grant, UnixMs(shim::EPOCH_UNIX_S * 1000))?;
-    let asked = nodes.saturating_mul(3).max(6);
-    for round in 0..asked {
-        let node = round % nodes + 1;
-        let (status, _) = call(node, HTTP_PORT, Method::GET, "/orders/1", "", Some(&token)).await?;
-        tracing::info!(target: "client", node, status, "answered");
-        *seen.lock().expect("no panic happens while it is locked").entry(status).or_default() += 1;
-    }
-    let (unauthenticated, _) = call(1, HTTP_PORT, Method::GET, "/orders/1", "", None).await?;
-    let expected = BTreeMap::from([(200, 5), (429, u64::from(asked) - 5)]);
-    let got = seen.lock().expect("no panic happens while it is locked").clone();
-    if got != expected || unauthenticated != 401 {
-        return Err(format!("wanted {expected:?} and 401, found {got:?} and {unauthenticated}").into());
-    }
-    Ok(())
-}
-
-/// Asks until the answer holds; the end of simulated time is the deadline.
-async fn until(node: u8, path: &str, holds: impl Fn(&serde_json::Value) -> bool) -> Result<(), Failure> {
-    loop {
-        if let Ok((200, body)) = call(node, ADMIN_PORT, Method::GET, path, "", None).await
-            && holds(&serde_json::from_str(&body).unwrap_or_default())
-        {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-async fn call(
-    node: u8,
-    port: u16,
-    method: Method,
-    path: &str,
-    body: &str,
-    token: Option<&str>,
-) -> Result<(u16, String), Failure> {
-    let exchange = async {
-        let stream = turmoil::net::TcpStream::connect((host_name(node), port)).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path).header("host", "api.example");
-        if let Some(token) = token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let request = request.body(Full::new(Bytes::from(body.to_owned())))?;
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = body.collect().await?.to_bytes();
-        Ok((head.status.as_u16(), String::from_utf8_lossy(&body).into_owned()))
-    };
-    match tokio::time::timeout(Duration::from_secs(5), exchange).await {
-        Ok(answer) => answer,
-        Err(_) => Err(format!("node {node} did not answer {path} in time").into()),
+    match config::node::parse(&text, Path::new("/etc")) {
+        Ok(checked) => checked.value,
+        Err(mistakes) => panic!("{}", config::mistake::render("node file", &text, &mistakes)),
     }
 }

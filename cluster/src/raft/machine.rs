@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::log::{Log, drop_beside};
 use super::snapshot::{Content, Parcel, Shelf};
 use super::types::{Local, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, term};
+use crate::HISTORY;
 use crate::clock::ClusterClock;
 use crate::fatal::Bell;
 use crate::hooks::panic_point;
@@ -114,6 +115,10 @@ impl Machine {
             let received = self.log.received(&id).unwrap_or_else(|| self.world.clock.mono());
             replicated.clock.applied(id.index, term(&id), stamp, received);
         }
+        let digest = || replicated.state.digest();
+        tracing::debug!(target: HISTORY, index = id.index, term = term(&id), digest = digest(), "applied");
+        #[cfg(feature = "checks")]
+        replicated.state.check_all();
         outcome
     }
 }
@@ -170,6 +175,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         drop_beside(&self.world, replaced);
         tracing::info!(index, "goes on from a snapshot");
         self.applied.send_replace(index);
+        tracing::debug!(target: HISTORY, index, "installed");
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::core::{Core, Seat};
+use crate::HISTORY;
 use crate::hooks::panic_point;
 use crate::leader::{Answer, Lender, NotChanged, Reply, Ticket, Wish};
 use crate::lease::{Ask, AskError, AskReply, Push};
@@ -108,6 +109,7 @@ impl<'a> Slot<'a> {
         let gate = self.seat.log.last_index().unwrap_or(0);
         self.seat.shared.replicated.lock().clock.lead(self.term, gate);
         tracing::info!(term = self.term, gate, "this node leads");
+        tracing::debug!(target: HISTORY, term = self.term, "leads");
         self.lend(questions).await;
         self.seat.shared.replicated.lock().clock.follow();
         let lender = std::mem::replace(&mut self.lender, Lender::new(self.term));

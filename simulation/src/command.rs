@@ -1,0 +1,261 @@
+//! The command line.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use config::units::parse_duration;
+
+use crate::plan::Plan;
+use crate::run::{Files, Report};
+use crate::sweep::{EXPECTED, Sweep};
+use crate::{child, meta, shrink, weather};
+
+/// Whole clusters under one seed.
+#[derive(Debug, Parser)]
+#[command(version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one seed, or show its plan.
+    Run {
+        /// Decides everything.
+        #[arg(long)]
+        seed: u64,
+        #[command(flatten)]
+        draw: Draw,
+        #[command(flatten)]
+        out: Out,
+        /// Print the plan instead of running it.
+        #[arg(long)]
+        plan: bool,
+    },
+    /// Run many seeds, until one breaks a promise.
+    Sweep {
+        /// `0..1000`: from the first to before the last.
+        #[arg(long, value_parser = seeds)]
+        seeds: Range<u64>,
+        /// Processes at once.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        #[command(flatten)]
+        draw: Draw,
+        /// Do not fail when a kind of event never happened: for a few seeds, or a few kinds.
+        #[arg(long)]
+        any_coverage: bool,
+    },
+    /// Run a plan again.
+    Replay {
+        /// As `run --plan` printed it, or a shrunk one.
+        plan: PathBuf,
+        #[command(flatten)]
+        out: Out,
+    },
+    /// Make a failing plan smaller.
+    Shrink {
+        /// The plan.
+        plan: PathBuf,
+        /// Where the smaller one is written.
+        #[arg(long, default_value = "shrunk.yaml")]
+        to: PathBuf,
+        /// Runs at most.
+        #[arg(long, default_value_t = 200)]
+        runs: u32,
+    },
+    /// Run seeds twice each, in two processes, and compare their histories.
+    Meta {
+        /// How many, from 0 on.
+        #[arg(long)]
+        seeds: u64,
+        #[command(flatten)]
+        draw: Draw,
+    },
+    /// The part of a run in a process of its own.
+    #[command(hide = true)]
+    Child {
+        #[command(flatten)]
+        out: Out,
+    },
+}
+
+/// How a plan is drawn from a seed.
+#[derive(Clone, Debug, Args)]
+struct Draw {
+    /// How many nodes; else the seed decides.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=7))]
+    nodes: Option<u8>,
+    /// How long callers call, in simulated time: `30s`.
+    #[arg(long = "for", default_value = "30s", value_name = "TIME")]
+    time: String,
+    /// Kinds of trouble that may be drawn; all, if none is named. `--only kill --only pause`
+    #[arg(long, value_name = "KIND", value_parser = clap::builder::PossibleValuesParser::new(weather::NAMES))]
+    only: Vec<String>,
+    /// Kinds that may not.
+    #[arg(long, value_name = "KIND", value_parser = clap::builder::PossibleValuesParser::new(weather::NAMES))]
+    without: Vec<String>,
+    /// No trouble at all.
+    #[arg(long)]
+    calm: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+struct Out {
+    /// Write the history.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Write what the nodes log.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
+impl From<Out> for Files {
+    fn from(it: Out) -> Self {
+        Self { trace: it.trace, log: it.log }
+    }
+}
+
+impl Draw {
+    fn plan(&self, seed: u64, for_ms: u64) -> Plan {
+        let allowed = |name: &&str| {
+            !self.calm
+                && (self.only.is_empty() || self.only.iter().any(|only| only == name))
+                && !self.without.iter().any(|without| without == name)
+        };
+        let kinds: Vec<&str> = weather::NAMES.into_iter().filter(|name| allowed(name)).collect();
+        Plan::draw(seed, self.nodes, for_ms, &kinds)
+    }
+
+    fn for_ms(&self) -> Result<u64, String> {
+        let time = parse_duration(&self.time).map_err(|error| error.to_string())?;
+        u64::try_from(time.as_millis()).map_err(|error| error.to_string())
+    }
+
+    /// The flags that give the same plan again.
+    fn flags(&self) -> String {
+        let nodes = self.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
+        let only: String = self.only.iter().map(|kind| format!(" --only {kind}")).collect();
+        let without: String = self.without.iter().map(|kind| format!(" --without {kind}")).collect();
+        let calm = if self.calm { " --calm" } else { "" };
+        format!("{nodes} --for {}{only}{without}{calm}", self.time)
+    }
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let wanted = || format!("found {text:?}, wanted two numbers, for instance 0..1000");
+    let (from, to) = text.split_once("..").ok_or_else(wanted)?;
+    let range = from.parse().map_err(|_| wanted())?..to.parse().map_err(|_| wanted())?;
+    if range.is_empty() { Err(wanted()) } else { Ok(range) }
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// What went wrong, apart from broken promises, which are the exit code.
+    pub fn run(self) -> Result<ExitCode, String> {
+        let io = |error: std::io::Error| error.to_string();
+        match self.command {
+            Command::Child { out } => child::be_one(out.into()).map(|()| ExitCode::SUCCESS),
+            Command::Run { seed, draw, out, plan: show } => {
+                let plan = draw.plan(seed, draw.for_ms()?);
+                if show {
+                    print!("{}", plan.text());
+                    return Ok(ExitCode::SUCCESS);
+                }
+                let report = child::run(&plan, &out.into()).map_err(io)?;
+                Ok(tell(&report))
+            }
+            Command::Replay { plan, out } => {
+                let report = child::run(&Plan::read(&plan)?, &out.into()).map_err(io)?;
+                Ok(tell(&report))
+            }
+            Command::Sweep { seeds, jobs, draw, any_coverage } => {
+                let for_ms = draw.for_ms()?;
+                let drawn = draw.clone();
+                let sweep = Sweep { seeds, jobs, plan: Box::new(move |seed| drawn.plan(seed, for_ms)) };
+                let swept = sweep.run().map_err(io)?;
+                println!("{}{}", swept.table(), swept.speed());
+                if let Some(report) = &swept.broken {
+                    tell(report);
+                    println!("run it again: {} run --seed {}{}", program(), report.seed, draw.flags());
+                    return Ok(ExitCode::FAILURE);
+                }
+                let missing = if any_coverage { Vec::new() } else { swept.missing(EXPECTED) };
+                if missing.is_empty() {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                println!("never happened, though it should have: {}", missing.join(", "));
+                Ok(ExitCode::FAILURE)
+            }
+            Command::Shrink { plan, to, runs } => smaller(&Plan::read(&plan)?, &to, runs),
+            Command::Meta { seeds, draw } => twice(seeds, &draw),
+        }
+    }
+}
+
+/// How a user starts this.
+fn program() -> &'static str {
+    "cargo run --release -p quorumgate-simulation --"
+}
+
+fn tell(report: &Report) -> ExitCode {
+    let Report { seed, history, lines, simulated_ms, counts, broken } = report;
+    let count = |what: &str| counts.get(what).copied().unwrap_or(0);
+    println!(
+        "seed {seed}: {simulated_ms} simulated ms, {} requests, {} admissions, {} entries, history {history} of {lines} lines",
+        count("requests sent"),
+        count("admissions judged"),
+        count("entries applied"),
+    );
+    let Some(broken) = broken else { return ExitCode::SUCCESS };
+    println!("BROKEN at {} ms: {}: {}", broken.at_ms, broken.promise, broken.how);
+    println!("version {}; what happened before:", env!("CARGO_PKG_VERSION"));
+    for line in &broken.last {
+        println!("  {line}");
+    }
+    ExitCode::FAILURE
+}
+
+fn smaller(plan: &Plan, to: &Path, runs: u32) -> Result<ExitCode, String> {
+    let Some(shrunk) = shrink::shrink(plan, runs).map_err(|error| error.to_string())? else {
+        println!("the plan breaks no promise: there is nothing to shrink");
+        return Ok(ExitCode::SUCCESS);
+    };
+    std::fs::write(to, shrunk.plan.text()).map_err(|error| format!("{}: {error}", to.display()))?;
+    println!(
+        "from {} troubles to {} in {} runs: {}",
+        plan.weather.len(),
+        shrunk.plan.weather.len(),
+        shrunk.runs,
+        to.display()
+    );
+    tell(&shrunk.report);
+    println!("run it again: {} replay {}", program(), to.display());
+    Ok(ExitCode::FAILURE)
+}
+
+fn twice(seeds: u64, draw: &Draw) -> Result<ExitCode, String> {
+    let folder = std::env::temp_dir().join(format!("quorumgate-meta-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let for_ms = draw.for_ms()?;
+    let mut different = 0;
+    for seed in 0..seeds {
+        let plan = draw.plan(seed, for_ms);
+        if let Some(difference) = meta::differs(&plan, &folder).map_err(|error| error.to_string())? {
+            different += 1;
+            println!("seed {seed} differs, {difference}");
+        }
+    }
+    println!("{} of {seeds} seeds identical in two processes, with a log and without", seeds - different);
+    if different == 0 {
+        std::fs::remove_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("histories and logs: {}", folder.display());
+    Ok(ExitCode::FAILURE)
+}

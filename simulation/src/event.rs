@@ -1,0 +1,102 @@
+//! What happened, as promises see it. Its debug form is a line of the history.
+
+use crate::clock::TrueNs;
+use crate::host::HostNumber;
+
+/// Names one request of a run.
+pub type RequestNumber = u64;
+
+/// What a caller shows for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Token {
+    /// One that is good.
+    Good,
+    /// None at all.
+    None,
+    /// One whose signature is another's.
+    Forged,
+    /// One that ended long ago.
+    Expired,
+}
+
+/// A request as its caller means it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Its name.
+    pub number: RequestNumber,
+    /// The node it is sent to.
+    pub node: HostNumber,
+    /// The route.
+    pub route: &'static str,
+    /// Whether sending it twice means the same as once.
+    pub idempotent: bool,
+    /// As claimed by the token.
+    pub tenant: String,
+    /// What it shows.
+    pub token: Token,
+}
+
+/// Tokens of one bucket that a request was charged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// The quota's name.
+    pub quota: String,
+    /// The bucket: limit, tenant and value, hashed.
+    pub key: String,
+    /// Tokens.
+    pub cost: u64,
+    /// The true time of the admission.
+    pub at: TrueNs,
+}
+
+/// What became of a request, as its caller sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// A whole answer.
+    Answered {
+        /// Its status.
+        status: u16,
+        /// The request that the upstream says it answers.
+        echo: Option<RequestNumber>,
+    },
+    /// The connection failed, or was never made. `reused`: it had served before, and may have been closed since.
+    Broken { reused: bool },
+    /// Neither, for as long as a caller waits.
+    Silent,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A process was started on a host.
+    Began { host: HostNumber, life: u64 },
+    /// A process has ended by itself; `fault`: of the program, not of its disk or its setting.
+    Ended { host: HostNumber, why: String, fault: bool },
+    /// A trouble of the weather has begun.
+    Trouble(String),
+    /// A trouble of the weather has ended.
+    Cleared(String),
+    /// All troubles have ended.
+    Calm,
+    /// A node applied an entry.
+    Applied { host: HostNumber, index: u64, term: u64, digest: u64 },
+    /// A node leads a term.
+    Leads { host: HostNumber, term: u64 },
+    /// A node installed a snapshot.
+    Installed { host: HostNumber, index: u64 },
+    /// A caller sent a request.
+    Sent(Request),
+    /// What became of it.
+    Done { number: RequestNumber, node: HostNumber, fate: Fate },
+    /// A request reached an upstream.
+    Reached { number: RequestNumber, upstream: &'static str, charges: Vec<Charge> },
+    /// The operator sends a document with these amounts.
+    Ordered { edition: usize },
+    /// The cluster says that it is in force.
+    InForce { edition: usize, revision: u64 },
+    /// What a node says of itself.
+    Status { host: HostNumber, revision: u64, applied: u64 },
+    /// After all troubles, every node is ready and shows the same.
+    Converged { revision: u64, applied: u64 },
+}

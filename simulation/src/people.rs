@@ -1,0 +1,134 @@
+//! The hosts that are no nodes: callers, upstreams, the operator. They tell the witness what they see.
+
+pub mod caller;
+pub mod operator;
+pub mod upstream;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::world::UnixMs;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use quorumgate::auth::mint::{Grant, mint};
+
+use crate::event::Token;
+use crate::host::HostNumber;
+use crate::network::Network;
+use crate::shim::EPOCH_UNIX_S;
+
+/// Where nodes meet.
+pub const CLUSTER_PORT: u16 = 7101;
+/// Where nodes serve.
+pub const HTTP_PORT: u16 = 8101;
+/// Where nodes hear operators.
+pub const ADMIN_PORT: u16 = 9101;
+/// Where upstreams serve.
+pub const UPSTREAM_PORT: u16 = 8000;
+/// The issuer's secret.
+pub const SECRET: &[u8] = b"a-simulated-secret-of-forty-bytes-or-so!";
+const OTHER_SECRET: &[u8] = b"another-secret-that-the-nodes-do-not-know";
+/// The request's name, in requests and in upstreams' answers.
+const NUMBER: &str = "x-number";
+
+/// A token for `tenant`, whose client bears the same name; none: nothing is shown.
+fn token(tenant: &str, token: Token) -> Option<String> {
+    let (secret, since_s) = match token {
+        Token::None => return None,
+        Token::Good => (SECRET, 0),
+        Token::Forged => (OTHER_SECRET, 0),
+        // Out of reach of any jump of a wall clock.
+        Token::Expired => (SECRET, 90 * 86_400),
+    };
+    let grant = Grant {
+        kid: "dev",
+        issuer: "quorumgate-dev",
+        audience: "quorumgate",
+        tenant,
+        client: tenant,
+        scopes: &[],
+        lifetime: Duration::from_secs(2 * 86_400),
+    };
+    // A day old: a wall clock that jumps back does not make it one of the future.
+    let minted = mint(secret, &grant, UnixMs((EPOCH_UNIX_S - 86_400 - since_s) * 1000));
+    Some(minted.expect("the secrets are long enough"))
+}
+
+/// The nodes that should be members now. Clones share the list.
+#[derive(Clone, Default)]
+pub struct Standing(Arc<Mutex<BTreeSet<HostNumber>>>);
+
+impl Standing {
+    /// All of them, in ascending order.
+    pub fn all(&self) -> Vec<HostNumber> {
+        self.lock().iter().copied().collect()
+    }
+
+    /// Whether it is one.
+    pub fn contains(&self, node: HostNumber) -> bool {
+        self.lock().contains(&node)
+    }
+
+    /// One more.
+    pub fn add(&self, node: HostNumber) {
+        self.lock().insert(node);
+    }
+
+    /// One less. Whether it was one.
+    pub fn remove(&self, node: HostNumber) -> bool {
+        self.lock().remove(&node)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<HostNumber>> {
+        self.0.lock().expect("no panic happens while the list is locked")
+    }
+}
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// A new connection.
+async fn connect(network: &Network, from: HostNumber, to: HostNumber, port: u16) -> Result<Sender, String> {
+    let stream = network.connect(from, to, port).await.map_err(|e| e.to_string())?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// One exchange over a connection.
+async fn exchange(sender: &mut Sender, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, String> {
+    sender.ready().await.map_err(|e| e.to_string())?;
+    let (head, body) = sender.send_request(request).await.map_err(|e| e.to_string())?.into_parts();
+    let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
+    Ok(Response::from_parts(head, body))
+}
+
+/// One call of a node's admin door over a connection of its own.
+async fn ask_admin(
+    network: &Network,
+    from: HostNumber,
+    node: HostNumber,
+    method: Method,
+    path: &str,
+    body: &str,
+    within: Duration,
+) -> Result<(u16, String), String> {
+    let call = async {
+        let mut sender = connect(network, from, node, ADMIN_PORT).await?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "admin.example")
+            .body(Full::new(Bytes::from(body.to_owned())))
+            .map_err(|e| e.to_string())?;
+        let answer = exchange(&mut sender, request).await?;
+        Ok((answer.status().as_u16(), String::from_utf8_lossy(answer.body()).into_owned()))
+    };
+    match tokio::time::timeout(within, call).await {
+        Ok(answer) => answer,
+        Err(_) => Err(format!("node {node} did not answer {path} within {within:?}")),
+    }
+}

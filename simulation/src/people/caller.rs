@@ -1,0 +1,158 @@
+//! A caller: one tenant, with requests at a steady pace over connections that are kept.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Method, Request};
+use tokio::sync::Semaphore;
+
+use super::{HTTP_PORT, NUMBER, Sender, Standing, connect, exchange, token};
+use crate::event::{Event, Fate, Request as Asked, RequestNumber, Token};
+use crate::host::{Ended, HostNumber};
+use crate::network::Network;
+use crate::scene::{Path, Spread};
+use crate::witness::Witness;
+
+/// Longer than any deadline of a node: a request without an answer by then will have none.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+/// Requests of one caller without an answer; it sends no more meanwhile.
+const AT_ONCE: usize = 64;
+
+/// What a caller asks for, and how often.
+#[derive(Clone)]
+pub struct Pattern {
+    pub tenant: String,
+    pub token: Token,
+    pub path: Path,
+    pub post: bool,
+    pub every: Duration,
+    pub spread: Spread,
+    /// A new tenant for each request: `tenant` and a number.
+    pub minted: bool,
+}
+
+/// What callers share.
+#[derive(Clone)]
+pub struct Party {
+    pub network: Network,
+    pub witness: Witness,
+    /// Names requests.
+    pub numbers: Arc<AtomicU64>,
+    /// Nodes that are members, as far as anybody outside can know.
+    pub nodes: Standing,
+    /// No new requests any more.
+    pub closed: Arc<AtomicBool>,
+}
+
+/// Asks until the party is closed, then waits for what it asked.
+pub async fn call(party: Party, host: HostNumber, pattern: Pattern) -> Ended {
+    let caller = Arc::new(Caller {
+        host,
+        known: token(&pattern.tenant, pattern.token),
+        party,
+        pattern,
+        idle: Mutex::default(),
+        places: Arc::new(Semaphore::new(AT_ONCE)),
+    });
+    let begun = tokio::time::Instant::now();
+    let mut tick = tokio::time::interval(caller.pattern.every);
+    let mut sent = 0;
+    while !caller.party.closed.load(Ordering::Relaxed) {
+        tick.tick().await;
+        let Ok(place) = caller.places.clone().try_acquire_owned() else { continue };
+        let passed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let node = caller.node(sent, passed_ms);
+        sent += 1;
+        let caller = caller.clone();
+        tokio::spawn(async move {
+            caller.ask(node, sent).await;
+            drop(place);
+        });
+    }
+    let all = u32::try_from(AT_ONCE).expect("a small number");
+    // Closed never.
+    drop(caller.places.acquire_many(all).await);
+    Ok(())
+}
+
+struct Caller {
+    party: Party,
+    pattern: Pattern,
+    host: HostNumber,
+    known: Option<String>,
+    idle: Mutex<BTreeMap<HostNumber, Vec<Sender>>>,
+    places: Arc<Semaphore>,
+}
+
+impl Caller {
+    fn node(&self, sent: u64, passed_ms: u64) -> HostNumber {
+        let nodes = self.party.nodes.all();
+        let count = nodes.len() as u64;
+        let index = match self.pattern.spread {
+            Spread::One(node) => u64::from(node) - 1,
+            Spread::Turns => sent,
+            Spread::HopsEachMs(each_ms) => passed_ms / each_ms,
+            Spread::Skewed if sent % 10 < 9 => 0,
+            Spread::Skewed => sent / 10,
+        };
+        nodes[usize::try_from(index % count).expect("an index of a short list")]
+    }
+
+    async fn ask(&self, node: HostNumber, sent: u64) {
+        let Pattern { path, post, minted, .. } = self.pattern;
+        let number = self.party.numbers.fetch_add(1, Ordering::Relaxed);
+        let (tenant, shown) = if minted {
+            let tenant = format!("{}-{sent}", self.pattern.tenant);
+            let shown = token(&tenant, self.pattern.token);
+            (tenant, shown)
+        } else {
+            (self.pattern.tenant.clone(), self.known.clone())
+        };
+        let asked =
+            Asked { number, node, route: path.route(), idempotent: !post, tenant, token: self.pattern.token };
+        self.party.witness.tell(Event::Sent(asked));
+        let mut request = Request::builder()
+            .method(if post { Method::POST } else { Method::GET })
+            .uri(format!("/{}/1", path.route()))
+            .header("host", "api.example")
+            .header(NUMBER, number);
+        if let Some(token) = shown {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let body = if post { Bytes::from_static(b"{\"amount\": 1}") } else { Bytes::new() };
+        let request = request.body(Full::new(body)).expect("a well-formed request");
+        let fate = match tokio::time::timeout(PATIENCE, self.answer(node, request)).await {
+            Ok(Ok((status, echo))) => Fate::Answered { status, echo },
+            Ok(Err(reused)) => Fate::Broken { reused },
+            Err(_) => Fate::Silent,
+        };
+        self.party.witness.tell(Event::Done { number, node, fate });
+    }
+
+    /// Status and echo; an error says whether the connection that failed had served before.
+    async fn answer(
+        &self,
+        node: HostNumber,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(u16, Option<RequestNumber>), bool> {
+        let idle = self.idle().entry(node).or_default().pop().filter(|sender| !sender.is_closed());
+        let reused = idle.is_some();
+        let mut sender = match idle {
+            Some(sender) => sender,
+            None => connect(&self.party.network, self.host, node, HTTP_PORT).await.map_err(|_| reused)?,
+        };
+        let answer = exchange(&mut sender, request).await.map_err(|_| reused)?;
+        let echo = answer.headers().get(NUMBER).and_then(|echo| echo.to_str().ok()?.parse().ok());
+        let status = answer.status().as_u16();
+        self.idle().entry(node).or_default().push(sender);
+        Ok((status, echo))
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, BTreeMap<HostNumber, Vec<Sender>>> {
+        self.idle.lock().expect("no panic happens while idle connections are locked")
+    }
+}

@@ -1,0 +1,97 @@
+//! What is promised, one file each: the statement and its source on top. All of them hear every event.
+//!
+//! What the nodes check themselves, after every entry that they apply (that every token is accounted for, that no bucket
+//! lends more than it has), ends a node with a fault of the program, which [`faults`] hears.
+
+pub mod acknowledged;
+pub mod agreement;
+pub mod answers;
+pub mod calm;
+pub mod exact;
+pub mod faults;
+pub mod identity;
+pub mod leaders;
+pub mod once;
+
+use crate::clock::TrueNs;
+use crate::event::Event;
+use crate::plan::Plan;
+use crate::witness::Counts;
+
+/// Kept so far, or how it was broken.
+pub type Verdict = Result<(), String>;
+
+/// A promise.
+pub trait Promise {
+    /// Its name, by which failures are told apart.
+    fn name(&self) -> &'static str;
+
+    /// Hears an event.
+    ///
+    /// # Errors
+    /// How it breaks the promise.
+    fn see(&mut self, at: TrueNs, event: &Event) -> Verdict;
+
+    /// Judges the whole.
+    ///
+    /// # Errors
+    /// How the promise was broken.
+    fn end(&mut self) -> Verdict {
+        Ok(())
+    }
+
+    /// What it counted for the coverage.
+    fn counts(&self) -> Counts {
+        Counts::new()
+    }
+}
+
+/// All promises of a plan.
+pub fn all(plan: &Plan) -> Vec<Box<dyn Promise>> {
+    vec![
+        Box::new(faults::Faults),
+        Box::new(leaders::Leaders::default()),
+        Box::new(agreement::Agreement::default()),
+        Box::new(acknowledged::Acknowledged::default()),
+        Box::new(identity::Identity::default()),
+        Box::new(once::Once::default()),
+        Box::new(answers::Answers::default()),
+        Box::new(calm::Calm::new(plan)),
+        Box::new(exact::Exact::new(plan)),
+    ]
+}
+
+/// Events for tests of promises.
+#[cfg(test)]
+mod testing {
+    use super::*;
+    use crate::event::{Fate, Request, RequestNumber, Token};
+
+    /// Lets a promise see events, a millisecond apart.
+    pub fn judge(promise: &mut dyn Promise, events: &[Event]) -> Verdict {
+        for (ms, event) in events.iter().enumerate() {
+            promise.see(ms as TrueNs * crate::clock::MS_NS, event)?;
+        }
+        promise.end()
+    }
+
+    pub fn sent(number: RequestNumber, token: Token) -> Event {
+        let route = if token == Token::Good { "orders" } else { "reports" };
+        Event::Sent(Request {
+            number,
+            node: 1,
+            route,
+            idempotent: false,
+            tenant: "tenant-0".to_owned(),
+            token,
+        })
+    }
+
+    pub fn reached(number: RequestNumber, upstream: &'static str) -> Event {
+        Event::Reached { number, upstream, charges: Vec::new() }
+    }
+
+    pub fn answered(number: RequestNumber, status: u16, echo: Option<RequestNumber>) -> Event {
+        Event::Done { number, node: 1, fate: Fate::Answered { status, echo } }
+    }
+}

@@ -1,0 +1,240 @@
+//! No key is over-admitted: in any interval of true length t, the cluster admits at most B + r·(1 + ε)·t.
+//!
+//! All admissions of a bucket, in the order of their true instants, are taken from one perfect bucket, which must never
+//! fall below zero. The instants are readings of the admitting node's clock, led back to the truth; they come with the
+//! request to the upstream, so that admissions whose answer was lost count too. Source: quota.md 1 and 7 (I11).
+//!
+//! While the document changes, the larger rate and the larger burst of the editions that may be in force hold; the level
+//! never rises by a change. A lowered burst is owed until the leases that were lent before have ended (quota.md 6).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::quota::Limit;
+
+use super::{Promise, Verdict};
+use crate::clock::{MS_NS, TrueNs};
+use crate::event::{Charge, Event, RequestNumber};
+use crate::plan::Plan;
+use crate::scene::Scene;
+use crate::weather::Kind;
+use crate::witness::Counts;
+
+/// Leases that were lent under an older edition have ended after this.
+const LEASES_END_NS: TrueNs = 8_000 * MS_NS;
+/// The bound on the rate error of clocks, in parts per million.
+const EPSILON_PPM: i64 = 1_000;
+
+/// The promise.
+pub struct Exact {
+    scene: Scene,
+    epsilon: f64,
+    tenants: BTreeMap<RequestNumber, String>,
+    /// Quota and bucket → its admissions.
+    admissions: BTreeMap<(String, String), Admissions>,
+    /// Which edition may be in force since when, until when.
+    editions: Vec<Edition>,
+}
+
+/// The admissions of one bucket.
+struct Admissions {
+    /// Whose amount it has.
+    tenant: String,
+    /// True instant, request, cost. A request that was sent to an upstream twice was admitted once.
+    all: BTreeSet<(TrueNs, RequestNumber, u64)>,
+}
+
+struct Edition {
+    number: usize,
+    from: TrueNs,
+    until: Option<TrueNs>,
+}
+
+/// A limit as the document has it.
+///
+/// # Panics
+/// If it is none.
+pub fn amount(text: &str) -> Limit {
+    let document = format!(
+        "upstreams: {{a: {{endpoints: [\"http://127.0.0.1:1\"]}}}}\nquotas: {{a: {{key: route, limit: {text}}}}}\n\
+         routes: [{{name: a, match: {{path: /}}, upstream: a, access: public, quotas: [a]}}]\n"
+    );
+    let checked = config::gateway::parse(&document);
+    checked.unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}")).value.quotas[0].limit
+}
+
+impl Exact {
+    /// Of a plan.
+    pub fn new(plan: &Plan) -> Self {
+        let rates = plan.weather.iter().filter_map(|trouble| match trouble.kind {
+            Kind::ClockRate { ppm, .. } => Some(ppm.abs()),
+            _ => None,
+        });
+        // A cluster whose clocks break the bound is held to a wider one.
+        let ppm = rates.max().unwrap_or(0).max(EPSILON_PPM);
+        Self {
+            scene: plan.scene.clone(),
+            epsilon: ppm as f64 / 1e6,
+            tenants: BTreeMap::new(),
+            admissions: BTreeMap::new(),
+            editions: vec![Edition { number: 0, from: 0, until: None }],
+        }
+    }
+
+    /// The largest amounts that may be in force, from when on, in the order of time.
+    fn amounts(&self, quota: &str, tenant: &str) -> Vec<(TrueNs, f64, f64)> {
+        let changes: BTreeSet<TrueNs> =
+            self.editions.iter().flat_map(|edition| [Some(edition.from), edition.until]).flatten().collect();
+        let mut amounts = Vec::new();
+        for at in changes {
+            let held =
+                self.editions.iter().filter(|it| it.from <= at && it.until.is_none_or(|until| at < until));
+            let limits: Vec<Limit> =
+                held.map(|it| amount(&self.scene.limit(it.number, quota, tenant))).collect();
+            let rate = limits.iter().map(|it| it.tokens as f64 / it.per_ns as f64).fold(0.0, f64::max);
+            let burst = limits.iter().map(|it| it.burst as f64).fold(0.0, f64::max);
+            amounts.push((at, rate, burst));
+        }
+        amounts
+    }
+}
+
+impl Promise for Exact {
+    fn name(&self) -> &'static str {
+        "exact"
+    }
+
+    fn see(&mut self, at: TrueNs, event: &Event) -> Verdict {
+        match event {
+            Event::Sent(request) => {
+                self.tenants.insert(request.number, request.tenant.clone());
+            }
+            Event::Reached { number, charges, .. } => {
+                let tenant = self.tenants.get(number).cloned().unwrap_or_default();
+                for Charge { quota, key, cost, at } in charges {
+                    let bucket = self.admissions.entry((quota.clone(), key.clone()));
+                    let new = || Admissions { tenant: tenant.clone(), all: BTreeSet::new() };
+                    bucket.or_insert_with(new).all.insert((*at, *number, *cost));
+                }
+            }
+            Event::Ordered { edition } if *edition > 0 => {
+                self.editions.push(Edition { number: *edition, from: at, until: None });
+            }
+            Event::InForce { edition, .. } => {
+                for older in self.editions.iter_mut().filter(|it| it.number < *edition && it.until.is_none())
+                {
+                    older.until = Some(at + LEASES_END_NS);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Verdict {
+        for ((quota, key), Admissions { tenant, all }) in &self.admissions {
+            let admissions: Vec<(TrueNs, u64)> = all.iter().map(|(at, _, cost)| (*at, *cost)).collect();
+            let amounts = self.amounts(quota, tenant);
+            if let Some(broken) = overdraw(&amounts, self.epsilon, &admissions) {
+                return Err(format!("{quota} of {tenant}, bucket {key}: {broken}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn counts(&self) -> Counts {
+        let admitted = self.admissions.values().map(|bucket| bucket.all.len() as u64).sum();
+        let buckets = self.admissions.len() as u64;
+        Counts::from([("admissions judged".to_owned(), admitted), ("buckets judged".to_owned(), buckets)])
+    }
+}
+
+/// How a perfect bucket is overdrawn; none: it is not.
+fn overdraw(amounts: &[(TrueNs, f64, f64)], epsilon: f64, admissions: &[(TrueNs, u64)]) -> Option<String> {
+    let (mut at, mut rate, mut burst) = *amounts.first()?;
+    let mut level = burst;
+    let mut changes = amounts[1..].iter().peekable();
+    for (instant, cost) in admissions {
+        while let Some(change) = changes.next_if(|change| change.0 <= *instant) {
+            level = (level + (change.0 - at) as f64 * rate * (1.0 + epsilon)).min(burst);
+            (at, rate, burst) = *change;
+            level = level.min(burst);
+        }
+        level = (level + instant.saturating_sub(at) as f64 * rate * (1.0 + epsilon)).min(burst);
+        at = at.max(*instant);
+        level -= *cost as f64;
+        // Less than the rounding of a thousand additions.
+        if level < -1e-6 {
+            return Some(format!(
+                "overdrawn by {:.3} tokens at {:.3} s of true time, with {} admissions until then",
+                -level,
+                *instant as f64 / 1e9,
+                admissions.iter().filter(|(before, _)| before <= instant).count()
+            ));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: TrueNs = 1_000 * MS_NS;
+
+    fn tokens(per_s: f64, burst: f64) -> (TrueNs, f64, f64) {
+        (0, per_s / 1e9, burst)
+    }
+
+    #[test]
+    fn one_token_too_many_in_any_interval_is_found() {
+        let amounts = [tokens(10.0, 5.0)];
+        let all_at_once = |count| vec![(S, 1); count];
+        assert_eq!(overdraw(&amounts, 0.0, &all_at_once(5)), None);
+        assert!(overdraw(&amounts, 0.0, &all_at_once(6)).is_some());
+        let steady: Vec<(TrueNs, u64)> = (0..100).map(|number| (number * S / 10, 1)).collect();
+        assert_eq!(overdraw(&amounts, 0.0, &steady), None);
+        let faster: Vec<(TrueNs, u64)> = (0..100).map(|number| (number * S / 11, 1)).collect();
+        assert!(overdraw(&amounts, 0.0, &faster).is_some());
+        // and a clock that is fast within its bound is forgiven
+        let clock: Vec<(TrueNs, u64)> = (0..9_000).map(|number| (number * S * 1_000 / 10_010, 1)).collect();
+        assert!(overdraw(&amounts, 0.0, &clock).is_some());
+        assert_eq!(overdraw(&amounts, 0.001, &clock), None);
+    }
+
+    #[test]
+    fn a_free_burst_at_a_raise_is_found_and_the_new_rate_is_not() {
+        let (_, rate, burst) = tokens(10.0, 100.0);
+        let amounts = [tokens(10.0, 5.0), (10 * S, rate, burst)];
+        let spent = vec![(10 * S, 1); 5];
+        let gift = [spent.clone(), vec![(11 * S, 1); 60]].concat();
+        assert!(overdraw(&amounts, 0.0, &gift).is_some());
+        let earned = [spent, vec![(11 * S, 1); 10]].concat();
+        assert_eq!(overdraw(&amounts, 0.0, &earned), None);
+    }
+
+    #[test]
+    fn the_promise_follows_requests_editions_and_buckets() {
+        let mut plan = Plan::draw(3, Some(3), 9_000, &[]);
+        plan.scene.callers[1].limits = vec!["{rate: 1/s, burst: 2}".to_owned()];
+        let charge = |at| Charge { quota: "per-tenant".to_owned(), key: "k".to_owned(), cost: 1, at };
+        let judge = |count: u64| {
+            let mut exact = Exact::new(&plan);
+            for number in 0..count {
+                let request = crate::event::Request {
+                    number,
+                    node: 1,
+                    route: "orders",
+                    idempotent: true,
+                    tenant: "tenant-1".to_owned(),
+                    token: crate::event::Token::Good,
+                };
+                exact.see(S, &Event::Sent(request)).expect("judged at the end");
+                let reached = Event::Reached { number, upstream: "first", charges: vec![charge(S)] };
+                exact.see(S, &reached).expect("judged at the end");
+            }
+            exact.end()
+        };
+        assert_eq!(judge(2), Ok(()));
+        assert!(judge(3).is_err());
+    }
+}

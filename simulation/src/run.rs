@@ -1,0 +1,150 @@
+//! One run of a plan, in this process: the history's fingerprint, what was counted, and the first broken promise.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{MS_NS, TrueNs};
+use crate::plan::Plan;
+use crate::promise::{self, Promise};
+use crate::town::Town;
+use crate::witness::{Counts, Witness};
+use crate::{shim, witness};
+
+/// Lines of the history that a report shows.
+const LAST: usize = 30;
+/// Promises that look at more than single events are asked this often.
+const LOOK_EVERY_MS: u64 = 10;
+
+/// Where a run writes besides its report.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// The history.
+    pub trace: Option<PathBuf>,
+    /// What the nodes log.
+    pub log: Option<PathBuf>,
+}
+
+/// How a run went. As JSON, one line, between processes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Its plan's.
+    pub seed: u64,
+    /// The history's fingerprint, in hexadecimal.
+    pub history: String,
+    /// Its length.
+    pub lines: u64,
+    /// From the first process to the last caller's end.
+    pub simulated_ms: u64,
+    /// What was counted.
+    pub counts: Counts,
+    /// None: every promise was kept.
+    pub broken: Option<Broken>,
+}
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broken {
+    /// Which.
+    pub promise: String,
+    /// How.
+    pub how: String,
+    /// When, in true time.
+    pub at_ms: u64,
+    /// What happened before.
+    pub last: Vec<String>,
+}
+
+/// Runs a plan. Must be called once in a process, on a thread that has run nothing before.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn run(plan: &Plan, files: &Files) -> std::io::Result<Report> {
+    shim::activate(plan.seed);
+    witness::now_runs(0, 0);
+    let hears = Witness::default();
+    if let Some(trace) = &files.trace {
+        hears.write_to(trace)?;
+    }
+    let listening = hears.listen(files.log.as_deref())?;
+    let mut judge = Judge { promises: promise::all(plan), last: VecDeque::new(), verdict: None };
+    let mut town = Town::new(plan, hears.clone());
+    let ran =
+        town.run(
+            |hears, now| {
+                if (now / MS_NS).is_multiple_of(LOOK_EVERY_MS) { judge.hear(hears, now) } else { Ok(()) }
+            },
+        );
+    let now = town.now();
+    let _ = judge.hear(&hears, now);
+    if let Err(how) = ran {
+        judge.found(now, "runs", how);
+    }
+    judge.end(now);
+    town.count_what_was_seen();
+    for promise in &judge.promises {
+        promise.counts().iter().for_each(|(what, count)| hears.count(what, *count));
+    }
+    // Nodes log while they are torn down.
+    drop(town);
+    drop(listening);
+    let (fingerprint, lines) = hears.fingerprint();
+    let broken = judge.verdict.map(|(at, promise, how)| Broken {
+        promise,
+        how,
+        at_ms: at / MS_NS,
+        last: judge.last.into_iter().collect(),
+    });
+    Ok(Report {
+        seed: plan.seed,
+        history: format!("{fingerprint:016x}"),
+        lines,
+        simulated_ms: now / MS_NS,
+        counts: hears.counts(),
+        broken,
+    })
+}
+
+struct Judge {
+    promises: Vec<Box<dyn Promise>>,
+    last: VecDeque<String>,
+    verdict: Option<(TrueNs, String, String)>,
+}
+
+impl Judge {
+    fn hear(&mut self, hears: &Witness, now: TrueNs) -> Result<(), String> {
+        for (at, event) in hears.take() {
+            if self.last.len() == LAST {
+                self.last.pop_front();
+            }
+            self.last.push_back(format!("{:>9.3} s {event:?}", at as f64 / 1e9));
+            for index in 0..self.promises.len() {
+                if let Err(how) = self.promises[index].see(at, &event) {
+                    let name = self.promises[index].name();
+                    self.found(now, name, how.clone());
+                    return Err(how);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, now: TrueNs) {
+        for index in 0..self.promises.len() {
+            // What a broken run left open is no second fault.
+            if self.verdict.is_some() {
+                return;
+            }
+            if let Err(how) = self.promises[index].end() {
+                let name = self.promises[index].name();
+                self.found(now, name, how);
+            }
+        }
+    }
+
+    /// Only the first counts: others follow from it.
+    fn found(&mut self, now: TrueNs, promise: &str, how: String) {
+        self.verdict.get_or_insert((now, promise.to_owned(), how));
+    }
+}

@@ -1,0 +1,111 @@
+//! Makes a failing plan smaller while it breaks the same promise: fewer troubles, shorter ones, fewer callers.
+//!
+//! Troubles are taken out by halves, quarters and so on (ddmin; Zeller and Hildebrandt, Simplifying and isolating
+//! failure-inducing input, 2002), then what is left is made shorter.
+
+use std::io;
+
+use crate::child;
+use crate::plan::Plan;
+use crate::run::{Files, Report};
+
+/// A plan, and how it failed.
+pub struct Shrunk {
+    /// The smallest that was found.
+    pub plan: Plan,
+    /// Its report.
+    pub report: Report,
+    /// How many runs it took.
+    pub runs: u32,
+}
+
+/// Shrinks a plan. None: it breaks no promise.
+///
+/// # Errors
+/// If no process can be started.
+pub fn shrink(plan: &Plan, runs_max: u32) -> io::Result<Option<Shrunk>> {
+    let report = child::run(plan, &Files::default())?;
+    let Some(broken) = &report.broken else { return Ok(None) };
+    let promise = broken.promise.clone();
+    let mut search = Search { promise, best: plan.clone(), report, runs: 1, runs_max };
+    search.cut_the_rest()?;
+    search.take_out_troubles()?;
+    search.take_out_callers()?;
+    search.shorten_troubles()?;
+    search.cut_the_rest()?;
+    Ok(Some(Shrunk { plan: search.best, report: search.report, runs: search.runs }))
+}
+
+struct Search {
+    promise: String,
+    best: Plan,
+    report: Report,
+    runs: u32,
+    runs_max: u32,
+}
+
+impl Search {
+    /// Takes a smaller plan if it breaks the same promise.
+    fn try_out(&mut self, plan: Plan) -> io::Result<bool> {
+        if self.runs >= self.runs_max || plan == self.best {
+            return Ok(false);
+        }
+        self.runs += 1;
+        let report = child::run(&plan, &Files::default())?;
+        let same = report.broken.as_ref().is_some_and(|broken| broken.promise == self.promise);
+        if same {
+            (self.best, self.report) = (plan, report);
+        }
+        Ok(same)
+    }
+
+    /// What comes after the last trouble is not needed, if the promise was broken before the end.
+    fn cut_the_rest(&mut self) -> io::Result<bool> {
+        let ends = self.best.weather.iter().map(|it| it.at_ms + it.for_ms).max().unwrap_or(0);
+        let for_ms = ends + self.best.calm_ms;
+        if for_ms >= self.best.for_ms {
+            return Ok(false);
+        }
+        self.try_out(Plan { for_ms, ..self.best.clone() })
+    }
+
+    fn take_out_troubles(&mut self) -> io::Result<()> {
+        let mut size = self.best.weather.len().div_ceil(2);
+        while size > 0 && !self.best.weather.is_empty() {
+            let mut from = 0;
+            while from < self.best.weather.len() {
+                let mut plan = self.best.clone();
+                let until = (from + size).min(plan.weather.len());
+                plan.weather.drain(from..until);
+                if !self.try_out(plan)? {
+                    from += size;
+                }
+            }
+            size = if size == 1 { 0 } else { size.div_ceil(2) };
+        }
+        Ok(())
+    }
+
+    /// A caller's number is its tenant's name, so it falls silent instead of going away.
+    fn take_out_callers(&mut self) -> io::Result<()> {
+        for number in 1..self.best.scene.callers.len() {
+            let mut plan = self.best.clone();
+            plan.scene.callers[number].every_ms = plan.for_ms * 10;
+            self.try_out(plan)?;
+        }
+        Ok(())
+    }
+
+    fn shorten_troubles(&mut self) -> io::Result<()> {
+        for index in 0..self.best.weather.len() {
+            loop {
+                let mut plan = self.best.clone();
+                plan.weather[index].for_ms /= 2;
+                if plan.weather[index].for_ms < 50 || !self.try_out(plan)? {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}

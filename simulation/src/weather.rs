@@ -1,0 +1,173 @@
+//! The weather: troubles, when each begins and how long it lasts. Drawn from a seed before the run, or read from a plan.
+
+mod draw;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use draw::{NAMES, draw};
+
+/// Whom a trouble befalls, decided when it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Whom {
+    /// The node of this number.
+    Node(u8),
+    /// Whoever led last.
+    Leader,
+    /// The next node after that.
+    Follower,
+}
+
+/// What a power cut leaves of what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unsynced {
+    /// Nothing.
+    Lost,
+    /// All of it.
+    Kept,
+    /// Each sector by chance.
+    Torn,
+}
+
+/// How an upstream behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mood {
+    /// Nobody listens.
+    Refuses,
+    /// Resets the connection instead of answering.
+    Resets,
+    /// Never answers.
+    Hangs,
+    /// Answers byte by byte, with pauses.
+    Trickles,
+    /// Answers what is no HTTP.
+    Garbage,
+    /// Answers 503.
+    Fails,
+    /// Closes the connection after each answer, unannounced.
+    Closes,
+}
+
+/// A kind of trouble.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Kind {
+    /// The process is killed; it is started again at the end.
+    Kill { whom: Whom },
+    /// The machine loses its power.
+    PowerCut { whom: Whom, unsynced: Unsynced },
+    /// It loses its power after so many more operations of its disk, in the middle of a commit; back after the duration.
+    CutCommit { whom: Whom, after_ops: u64, unsynced: Unsynced },
+    /// All nodes lose their power at once.
+    AllPower { unsynced: Unsynced },
+    /// The process is told to stop in order, and is started again at the end.
+    Stop { whom: Whom },
+    /// The process stands still.
+    Pause { whom: Whom },
+    /// A node hears nobody and nobody hears it.
+    Isolate { whom: Whom },
+    /// A node does not hear the other nodes, but they hear it.
+    Deaf { whom: Whom },
+    /// The other nodes do not hear a node, but it hears them.
+    Mute { whom: Whom },
+    /// Two nodes do not hear each other.
+    Part { one: u8, other: u8 },
+    /// Connections between two nodes go silent for good.
+    BlackHole { one: u8, other: u8 },
+    /// Everything between two nodes is late.
+    Slow { one: u8, other: u8, by_ms: u64 },
+    /// Little passes between two nodes.
+    Narrow { one: u8, other: u8, bytes_per_s: u64 },
+    /// Connections between two nodes are reset, once.
+    Reset { one: u8, other: u8 },
+    /// Callers do not reach a node.
+    CallersCutOff { whom: Whom },
+    /// No room on a disk.
+    DiskFull { whom: Whom },
+    /// An operation of a disk fails, after so many more.
+    DiskError { whom: Whom, after_ops: u64 },
+    /// Syncs take longer.
+    SlowDisk { whom: Whom, by_ms: u64 },
+    /// A node's clocks gain or lose, from now on.
+    ClockRate { whom: Whom, ppm: i64 },
+    /// A node's wall clock jumps, for good.
+    WallJump { whom: Whom, by_ms: i64 },
+    /// Every node in turn is stopped in order and started again.
+    RollingRestart,
+    /// An upstream misbehaves.
+    Upstream { number: u8, mood: Mood },
+    /// The operator applies the document's next edition.
+    Edition,
+    /// A new node, one that nobody knows yet, joins.
+    Join,
+    /// The operator lets a member leave.
+    Leave { whom: Whom },
+    /// The operator lets a new node take a member's place.
+    Replace { whom: Whom },
+    /// A node loses its disk, and starts with an empty one. Once in a run: with two, a majority could be lost.
+    Wipe { whom: Whom },
+    /// One tenant asks as often as it can.
+    HotKey { every_ms: u64 },
+    /// Callers that nobody has seen before.
+    KeyFlood { every_ms: u64 },
+}
+
+/// One trouble.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trouble {
+    /// When it begins, after callers begin.
+    pub at_ms: u64,
+    /// How long it lasts.
+    #[serde(default)]
+    pub for_ms: u64,
+    /// What it is.
+    pub kind: Kind,
+}
+
+impl Kind {
+    /// Its name, as the switches and the coverage have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Kill { .. } => "kill",
+            Self::PowerCut { .. } => "power-cut",
+            Self::CutCommit { .. } => "cut-commit",
+            Self::AllPower { .. } => "all-power",
+            Self::Stop { .. } => "stop",
+            Self::Pause { .. } => "pause",
+            Self::Isolate { .. } => "isolate",
+            Self::Deaf { .. } => "deaf",
+            Self::Mute { .. } => "mute",
+            Self::Part { .. } => "part",
+            Self::BlackHole { .. } => "black-hole",
+            Self::Slow { .. } => "slow",
+            Self::Narrow { .. } => "narrow",
+            Self::Reset { .. } => "reset",
+            Self::CallersCutOff { .. } => "callers-cut-off",
+            Self::DiskFull { .. } => "disk-full",
+            Self::DiskError { .. } => "disk-error",
+            Self::SlowDisk { .. } => "slow-disk",
+            Self::ClockRate { .. } => "clock-rate",
+            Self::WallJump { .. } => "wall-jump",
+            Self::RollingRestart => "rolling-restart",
+            Self::Upstream { .. } => "upstream",
+            Self::Edition => "edition",
+            Self::Join => "join",
+            Self::Leave { .. } => "leave",
+            Self::Replace { .. } => "replace",
+            Self::Wipe { .. } => "wipe",
+            Self::HotKey { .. } => "hot-key",
+            Self::KeyFlood { .. } => "key-flood",
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {} ms for {} ms: {:?}", self.at_ms, self.for_ms, self.kind)
+    }
+}
