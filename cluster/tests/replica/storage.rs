@@ -1,10 +1,11 @@
 //! A disk that fails ends its node, in words; the others go on, nothing acknowledged is lost, nothing is admitted twice.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use quorumgate_cluster::fatal::Fatal;
 use quorumgate_cluster::state::ids::LeaseId;
+use quorumgate_cluster::world::{BootNs, BoxFuture, Clock, MonoNs, UnixMs};
 
 use super::faults::{Fault, Faults};
 use super::*;
@@ -179,6 +180,55 @@ async fn a_disk_that_does_not_sync_on_the_leader() {
 #[tokio::test]
 async fn a_disk_that_does_not_sync_on_a_follower() {
     a_disk_fails(Fault::Unsynced, false).await;
+}
+
+/// A clock that counts how often it is read.
+struct Counting {
+    clock: Arc<dyn Clock>,
+    reads: Arc<AtomicU64>,
+}
+
+impl Clock for Counting {
+    fn mono(&self) -> MonoNs {
+        self.clock.mono()
+    }
+    fn boot(&self) -> BootNs {
+        self.reads.fetch_add(1, SeqCst);
+        self.clock.boot()
+    }
+    fn wall(&self) -> UnixMs {
+        self.clock.wall()
+    }
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.clock.sleep(duration)
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_consensus_core_has_died_comes_to_rest() {
+    // given a member, alone in its cluster
+    let nodes = nodes(&["n1"]);
+    let (faults, reads) = (Faults::default(), Arc::new(AtomicU64::new(0)));
+    let mut world = faults.over(world::world(nodes[0].dir.path()));
+    world.clock = Arc::new(Counting { clock: world.clock, reads: reads.clone() });
+    let Started { replica, mut fatal, .. } =
+        Replica::start(world, nodes[0].file.clone()).await.expect("the node starts");
+    replica.found().await.expect("an empty disk can found");
+    until(&replica, "a voter", |view| view.members.iter().any(|member| member.voter)).await;
+    // when its core dies, and it is not ended at once
+    faults.arm(Fault::Unsynced);
+    let asked = replica.clone();
+    let lost = tokio::spawn(async move { asked.apply_document(limited("lost"), None).await });
+    let why = tokio::time::timeout(LONG, fatal.wait_for(Option::is_some)).await;
+    assert!(why.is_ok_and(|why| why.is_ok()), "it is told in time");
+    let before = reads.load(SeqCst);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // then it waits, and looks at its clock no more than timers make it: who spins looks a hundred thousand times
+    let looked = reads.load(SeqCst) - before;
+    println!("{looked} looks at the clock in a second");
+    assert!(looked < 1000, "{looked} looks at the clock in a second");
+    replica.stop().await;
+    assert!(lost.await.expect("no panic").is_err(), "nothing is acknowledged any more");
 }
 
 #[tokio::test]
