@@ -270,3 +270,33 @@ async fn a_damaged_log_is_refused_in_words() {
         assert!(refused.to_string().contains(part), "{part:?} in {refused}");
     }
 }
+
+#[tokio::test]
+async fn a_member_whose_log_is_gone_is_refused_in_words_and_no_log_is_made_in_its_place() {
+    // given a member's disk
+    let nodes = nodes(&["n1"]);
+    let replica = nodes[0].start().await.replica;
+    replica.found().await.expect("an empty disk can found");
+    replica.stop().await;
+    let path = nodes[0].dir.path().join("raft.redb");
+    let empty: &dyn Fn() = &|| drop(std::fs::File::create(&path).expect("emptied"));
+    let remove: &dyn Fn() = &|| std::fs::remove_file(&path).expect("it was there");
+    for lose in [empty, remove] {
+        // when its log is lost, and the node starts, once and again
+        lose();
+        for _ in 0..2 {
+            let world = world::world(nodes[0].dir.path());
+            let refused = Replica::start(world, nodes[0].file.clone()).await.expect_err("it may vote twice");
+            // then it says what is lost and what to do
+            assert!(matches!(refused, Fatal::Storage(_)), "{refused:?}");
+            for part in ["raft.redb is missing or empty", "start this node with an empty one"] {
+                assert!(refused.to_string().contains(part), "{part:?} in {refused}");
+            }
+        }
+        // and the disk is not one to recover from either
+        let (world, file) = (world::world(nodes[0].dir.path()), &nodes[0].file);
+        let refused = quorumgate_cluster::recover::inspect(&world, file).await.expect_err("it has no log");
+        assert!(refused.to_string().contains("raft.redb is missing or empty"), "{refused}");
+        assert_eq!(std::fs::metadata(&path).map_or(0, |file| file.len()), 0, "no log was made");
+    }
+}
