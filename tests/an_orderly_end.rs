@@ -42,9 +42,8 @@ fn a_node_that_leaves_is_told_to_end_and_can_not_be_removed(told_first: bool) {
     let others = [(leaver + 1) % 3, (leaver + 2) % 3];
     let (http, bearer) = (cluster.nodes[leaver].http, format!("Bearer {token}"));
     let served = cluster.upstream.served();
-    let at_hand = std::thread::spawn(move || {
-        support::request(http, "GET", "/slow", &[("authorization", &bearer)], "")
-    });
+    let at_hand =
+        std::thread::spawn(move || support::request(http, "GET", "/slow", &[("authorization", &bearer)], ""));
     let until = Instant::now() + PATIENCE;
     while cluster.upstream.served() == served {
         assert!(Instant::now() < until, "the request did not come through");

@@ -140,9 +140,7 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
     hand_back(&keeper, reachable).await;
     let removed = match parting {
         Parting::No => Ok(()),
-        Parting::HandBack | Parting::Removed => {
-            be_removed(&replica, &mut partings, &mut fatal, stop).await
-        }
+        Parting::HandBack | Parting::Removed => be_removed(&replica, &mut partings, &mut fatal, stop).await,
     };
     hand_over(&replica).await;
     tree.stop(None);
