@@ -11,6 +11,8 @@ use rustix::time::{ClockId, clock_gettime};
 mod disk;
 mod domains;
 mod net;
+#[cfg(test)]
+pub(crate) mod small;
 
 /// This machine, for one node.
 pub fn real() -> World {

@@ -1,10 +1,13 @@
-//! SIGTERM ends a node in order: it hands its leadership over, gives its leases back and ends with exit code 0.
+//! SIGTERM ends a node in order: it hands its leadership over, gives its leases back and ends with exit code 0. So it does
+//! while the node leaves its cluster.
+#![allow(clippy::disallowed_methods)] // Tests stand outside the product: clients of their own.
 
 mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Cluster, gateway_with_stock};
+use rustix::process::Signal;
+use support::{Cluster, GATEWAY, PATIENCE, gateway_with_stock};
 
 #[test]
 fn a_leader_that_is_told_to_end_hands_over_at_once_and_gives_its_leases_back() {
@@ -28,4 +31,50 @@ fn a_leader_that_is_told_to_end_hands_over_at_once_and_gives_its_leases_back() {
     let left = cluster.rest_of_stock(survivor, &token);
     // A minute brings another one.
     assert!((60..=61).contains(&(spent + left)), "{spent} spent before, {left} after");
+}
+
+fn a_node_that_leaves_is_told_to_end_and_can_not_be_removed(told_first: bool) {
+    // given a follower that has a request at hand for some seconds
+    let patient = GATEWAY.replace("response_timeout: 1s", "response_timeout: 20s");
+    let mut cluster = Cluster::start(3, &patient.replace("path: /many", "path: /slow"));
+    let token = cluster.token("acme", &[]);
+    let leaver = (cluster.leader() + 1) % 3;
+    let others = [(leaver + 1) % 3, (leaver + 2) % 3];
+    let (http, bearer) = (cluster.nodes[leaver].http, format!("Bearer {token}"));
+    let served = cluster.upstream.served();
+    let at_hand =
+        std::thread::spawn(move || support::request(http, "GET", "/slow", &[("authorization", &bearer)], ""));
+    let until = Instant::now() + PATIENCE;
+    while cluster.upstream.served() == served {
+        assert!(Instant::now() < until, "the request did not come through");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // when it is told to end and to leave, one after the other, and the others are gone before it has finished
+    if told_first {
+        cluster.signal(leaver, Signal::TERM);
+    }
+    let followed = cluster.cluster(leaver, &["leave", "--within", "2s"]);
+    let said = String::from_utf8_lossy(&followed.stdout);
+    assert!(said.ends_with("handing back leases\n"), "{said}");
+    let until = Instant::now() + PATIENCE;
+    while !cluster.log(leaver).contains("stopping") {
+        assert!(Instant::now() < until, "{}", cluster.log(leaver));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    others.into_iter().for_each(|other| cluster.kill(other));
+    // then it ends as a node that was told to, and waits for nobody
+    let ended = cluster.terminate(leaver);
+    assert_eq!(ended.code(), Some(0), "{}", cluster.log(leaver));
+    assert!(cluster.log(leaver).contains("told to end before it was removed"), "{}", cluster.log(leaver));
+    drop(at_hand.join().expect("no panic"));
+}
+
+#[test]
+fn a_node_that_leaves_ends_when_it_is_told_to() {
+    a_node_that_leaves_is_told_to_end_and_can_not_be_removed(false);
+}
+
+#[test]
+fn a_node_that_is_ending_does_not_wait_to_be_removed() {
+    a_node_that_leaves_is_told_to_end_and_can_not_be_removed(true);
 }

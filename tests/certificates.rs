@@ -64,22 +64,6 @@ fn made_anew(cluster: &Cluster, leader: usize) -> impl Fn(usize) -> Vec<String> 
     }
 }
 
-/// Light load on every node until told to stop; how many requests, and every answer that was not 200.
-fn load(cluster: &Cluster, token: &str, stop: &AtomicBool) -> (usize, Vec<String>) {
-    let (mut count, mut failed) = (0, Vec::new());
-    while !stop.load(Ordering::SeqCst) {
-        let node = count % cluster.nodes.len();
-        match cluster.try_get(node, "/many", Some(token)) {
-            Ok(answer) if answer.status == 200 => {}
-            Ok(answer) => failed.push(format!("node {node}: {} {}", answer.status, answer.body)),
-            Err(error) => failed.push(format!("node {node}: {error}")),
-        }
-        count += 1;
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    (count, failed)
-}
-
 /// What `node` says of its certificate on `/readyz`, once it says `wanted`.
 fn wait_for_certificate(cluster: &Cluster, node: usize, status: &str, wanted: &str) -> String {
     let mut told = String::new();
@@ -119,7 +103,7 @@ fn certificates_and_their_ca_are_replaced_without_a_lost_leader_or_a_failed_requ
     let before = terms();
     let stop = AtomicBool::new(false);
     let (asked, failed) = std::thread::scope(|scope| {
-        let load = scope.spawn(|| load(&cluster, &token, &stop));
+        let load = scope.spawn(|| cluster.ask_all("/many", &token, &stop));
         let rotation = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rotate(&cluster, leader)));
         stop.store(true, Ordering::SeqCst);
         let ended = load.join().expect("no panic");

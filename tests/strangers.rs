@@ -214,22 +214,6 @@ fn end_after(mut tls: Tls, bytes: &[u8]) {
     let _ = tls.read_to_end(&mut Vec::new());
 }
 
-/// Asks every node in turn until told to stop; how many requests, and every answer that was not 200.
-fn load(cluster: &Cluster, token: &str, stop: &AtomicBool) -> (usize, Vec<String>) {
-    let (mut count, mut failed) = (0, Vec::new());
-    while !stop.load(Ordering::SeqCst) {
-        let node = count % cluster.nodes.len();
-        match cluster.try_get(node, "/many", Some(token)) {
-            Ok(answer) if answer.status == 200 => {}
-            Ok(answer) => failed.push(format!("node {node}: {} {}", answer.status, answer.body)),
-            Err(error) => failed.push(format!("node {node}: {error}")),
-        }
-        count += 1;
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    (count, failed)
-}
-
 #[test]
 fn whoever_abuses_the_door_for_peers_is_logged_and_harms_nothing() {
     // given three nodes under light load, and what their leader is like
@@ -248,7 +232,7 @@ fn whoever_abuses_the_door_for_peers_is_logged_and_harms_nothing() {
     let stop = AtomicBool::new(false);
 
     let (asked, failed) = std::thread::scope(|scope| {
-        let load = scope.spawn(|| load(&cluster, &token, &stop));
+        let load = scope.spawn(|| cluster.ask_all("/many", &token, &stop));
         // The load ends also when an assertion fails.
         let attacks = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             abuse(&victim, &ca, &node_9);

@@ -41,6 +41,7 @@ use crate::fatal::Fatal;
 use crate::peer::codec::{self, Kind};
 use crate::peer::message::control::IdentityV1;
 use crate::raft::log::blocking;
+use crate::raft::offline;
 use crate::raft::types::Local;
 use crate::replica::core::{Core, Seat};
 use crate::state::command::{Command, Member, Outcome};
@@ -158,11 +159,15 @@ async fn take_seat(core: &Arc<Core>, cluster_id: u128, raft_id: u64) -> Result<(
     Ok(())
 }
 
-/// Makes the identity durable and takes its seat. A node that fails at this ends.
+/// Makes an empty log, then the identity, durable, and takes its seat: an identity without a log is a disk that has lost
+/// it. A node that fails at this ends.
 async fn sit(core: &Arc<Core>, identity: &IdentityV1) -> Result<Arc<Seat>, Fatal> {
-    let seated = match keep(core, identity).await {
-        Ok(()) => core.sit(identity).await,
-        Err(fatal) => Err(fatal),
+    let seated = async {
+        let world = core.world.clone();
+        let created = blocking(&core.world, move || offline::create(&world)).await;
+        created.map_err(|error| core.bell.storage("making the log", &error))?;
+        keep(core, identity).await?;
+        core.sit(identity).await
     };
-    seated.inspect_err(|fatal| core.bell.ring(fatal.clone()))
+    seated.await.inspect_err(|fatal| core.bell.ring(fatal.clone()))
 }

@@ -140,13 +140,9 @@ pub trait Disk: Send + Sync {
     /// Replaces a file: temporary file, sync, rename, sync of the directory. Durable on return.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Opens a file to read it in pieces; none if there is no such file.
-    fn open(&self, _path: &Path) -> io::Result<Option<Arc<dyn Reading>>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    fn open(&self, path: &Path) -> io::Result<Option<Arc<dyn Reading>>>;
     /// Begins what will take a file's place, for a file too large to be held as a whole.
-    fn draft(&self, _path: &Path) -> io::Result<Box<dyn Draft>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
+    fn draft(&self, path: &Path) -> io::Result<Box<dyn Draft>>;
     /// Removes a file; no error when there is none.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Names of the files in a directory (without the directory), sorted; empty if there is no such directory.

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,9 +9,7 @@ use std::time::Duration;
 use cluster::lease::{Ask, AskError, AskReply};
 use cluster::state::ids::{Revision, SessionId};
 use cluster::view::View;
-use cluster::world::{
-    BootNs, BoxFuture, Chance, Clock, Disk, Domains, Listener, MonoNs, Net, Share, Stream, UnixMs, World,
-};
+use cluster::world::{BootNs, BoxFuture, Listener, Net, Share, Stream, World};
 use config::ids::{RouteName, UpstreamName};
 use config::node::Limits;
 use config::route::{Access, Match, Route};
@@ -33,6 +30,7 @@ use crate::quota::{Keeper, Ledger};
 use crate::refusal::Refusal;
 use crate::telemetry::Telemetry;
 use crate::upstream::pool::Pool;
+use crate::world::small::Small;
 
 /// What an upstream does with a request: the number of its connection and of the request on it.
 type Script = fn(connection: usize, request: usize) -> Act;
@@ -103,64 +101,6 @@ async fn read_head(stream: &mut DuplexStream) -> Option<String> {
     String::from_utf8(text).ok()
 }
 
-struct Plain(Instant);
-
-impl Clock for Plain {
-    fn mono(&self) -> MonoNs {
-        MonoNs(self.0.elapsed().as_nanos() as u64)
-    }
-    fn boot(&self) -> BootNs {
-        BootNs(self.0.elapsed().as_nanos() as u64)
-    }
-    fn wall(&self) -> UnixMs {
-        UnixMs(1_800_000_000_000)
-    }
-    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(sleep(duration))
-    }
-}
-
-impl Chance for Plain {
-    fn fill(&self, bytes: &mut [u8]) {
-        bytes.fill(7);
-    }
-}
-
-impl Disk for Plain {
-    fn lock(&self, _: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn store(&self, _: &Path) -> io::Result<Box<dyn redb::StorageBackend>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn read(&self, _: &Path) -> io::Result<Option<Vec<u8>>> {
-        Ok(None)
-    }
-    fn write(&self, _: &Path, _: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn remove(&self, _: &Path) -> io::Result<()> {
-        Ok(())
-    }
-    fn list(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
-        Ok(Vec::new())
-    }
-}
-
-impl Domains for Plain {
-    fn spawn(&self, _: &str, main: BoxFuture<'static, ()>) -> BoxFuture<'static, Result<(), String>> {
-        let task = tokio::spawn(main);
-        Box::pin(async move { task.await.map_err(|error| error.to_string()) })
-    }
-    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
-        work();
-        Box::pin(std::future::ready(()))
-    }
-    fn parallelism(&self) -> u16 {
-        1
-    }
-}
-
 /// Nobody answers: these routes have no quotas.
 struct Nobody;
 
@@ -221,9 +161,7 @@ pub(crate) fn quiet_gateway(telemetry: &Telemetry) -> Arc<Gateway> {
 }
 
 fn gateway(net: Arc<TestNet>, port: u16, telemetry: &Telemetry) -> Arc<Gateway> {
-    let plain = Arc::new(Plain(Instant::now()));
-    let world =
-        World { net, clock: plain.clone(), disk: plain.clone(), chance: plain.clone(), domains: plain };
+    let world = World { net, ..Small::new().world() };
     let limits = Limits {
         connections_max: 10,
         head_bytes_max: 8 << 10,

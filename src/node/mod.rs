@@ -20,6 +20,7 @@ use cluster::fatal::Fatal;
 use cluster::replica::{Parting, Replica, Started};
 use cluster::world::{Share, World};
 use config::node::NodeFile;
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -49,6 +50,8 @@ const FAILED_DRAIN_WITHIN: Duration = Duration::from_secs(3);
 /// supervisor may start it again with the same disk.
 pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -> Result<(), Fatal> {
     let file = Arc::new(file);
+    // It is listened to twice, and what was heard the first time stays heard.
+    let stop = stop.shared();
     // Sockets first: a taken port is said before anything else is started.
     let operators = world
         .net
@@ -100,7 +103,7 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
     let mut partings = replica.partings();
     let ended = tokio::select! {
         biased;
-        () = stop => Ok(()),
+        () = stop.clone() => Ok(()),
         // The replica's sender lives as long as the replica.
         _ = partings.wait_for(|parting| *parting != Parting::No) => Ok(()),
         why = wait_for_reason(&mut fatal) => Err(why),
@@ -137,7 +140,7 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
     hand_back(&keeper, reachable).await;
     let removed = match parting {
         Parting::No => Ok(()),
-        Parting::HandBack | Parting::Removed => be_removed(&replica, &mut partings).await,
+        Parting::HandBack | Parting::Removed => be_removed(&replica, &mut partings, &mut fatal, stop).await,
     };
     hand_over(&replica).await;
     tree.stop(None);
@@ -147,15 +150,30 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
     ended.and(failed).and(removed)
 }
 
-/// Says that this node has finished, and waits until it is no member any more.
-async fn be_removed(replica: &Replica, partings: &mut watch::Receiver<Parting>) -> Result<(), Fatal> {
+/// Says that this node has finished, and waits until it is no member any more, or need not wait: it was told to end, or can
+/// not go on.
+async fn be_removed(
+    replica: &Replica,
+    partings: &mut watch::Receiver<Parting>,
+    fatal: &mut watch::Receiver<Option<Fatal>>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Fatal> {
     replica.handed_back();
-    let removed = partings.wait_for(|parting| *parting == Parting::Removed);
-    if tokio::time::timeout(REMOVED_WITHIN, removed).await.is_err() {
-        return Err(Fatal::Internal(format!(
-            "not removed from the cluster within {REMOVED_WITHIN:?}: does a majority of the others run? Start this node again: it \
-             is a member until the operation has ended"
-        )));
+    tokio::select! {
+        biased;
+        // The replica's sender lives as long as the replica.
+        _ = partings.wait_for(|parting| *parting == Parting::Removed) => {}
+        why = wait_for_reason(fatal) => return Err(why),
+        () = stop => {
+            info!("told to end before it was removed: it is a member until the operation has ended");
+            return Ok(());
+        }
+        () = tokio::time::sleep(REMOVED_WITHIN) => {
+            return Err(Fatal::Internal(format!(
+                "not removed from the cluster within {REMOVED_WITHIN:?}: does a majority of the others run? Start this node \
+                 again: it is a member until the operation has ended"
+            )));
+        }
     }
     info!("removed from the cluster");
     // Whoever follows this node's farewell at its own door shall see the end of it.

@@ -1,85 +1,14 @@
-use std::io;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use cluster::state::ids::LimitId;
-use cluster::world::{Chance, Clock, Disk, Domains, Listener, MonoNs, Net, Share, Stream, UnixMs};
+use cluster::world::Clock;
 use config::quota::{Limit, OnQuorumLoss};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::*;
 use crate::quota::lessee::fake::Leader;
-
-/// A world that has a clock, which follows tokio's.
-struct Small {
-    begun: Instant,
-}
-
-impl Net for Small {
-    fn connect<'a>(&'a self, _: &'a str, _: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
-    }
-    fn bind(&self, _: SocketAddr, _: Share) -> io::Result<Box<dyn Listener>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-impl Clock for Small {
-    fn mono(&self) -> MonoNs {
-        MonoNs(self.boot().0)
-    }
-    fn boot(&self) -> BootNs {
-        BootNs(1 + self.begun.elapsed().as_nanos() as u64)
-    }
-    fn wall(&self) -> UnixMs {
-        UnixMs(0)
-    }
-    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(duration))
-    }
-}
-
-impl Disk for Small {
-    fn lock(&self, _: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn store(&self, _: &Path) -> io::Result<Box<dyn redb::StorageBackend>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn read(&self, _: &Path) -> io::Result<Option<Vec<u8>>> {
-        Ok(None)
-    }
-    fn write(&self, _: &Path, _: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn remove(&self, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn list(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
-        Ok(Vec::new())
-    }
-}
-
-impl Chance for Small {
-    fn fill(&self, bytes: &mut [u8]) {
-        bytes.fill(7);
-    }
-}
-
-impl Domains for Small {
-    fn spawn(&self, _: &str, _: BoxFuture<'static, ()>) -> BoxFuture<'static, Result<(), String>> {
-        Box::pin(async { Err("no threads here".to_owned()) })
-    }
-    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
-        work();
-        Box::pin(std::future::ready(()))
-    }
-    fn parallelism(&self) -> u16 {
-        1
-    }
-}
+use crate::world::small::Small;
 
 /// A ledger two milliseconds away that can fall silent.
 struct Far {
@@ -139,14 +68,8 @@ struct Town {
 }
 
 async fn town(limit: Limit) -> Town {
-    let small = Arc::new(Small { begun: Instant::now() });
-    let world = World {
-        net: small.clone(),
-        clock: small.clone(),
-        disk: small.clone(),
-        chance: small.clone(),
-        domains: small.clone(),
-    };
+    let small = Small::new();
+    let world = small.world();
     let leader = parking_lot::Mutex::new(Leader::new(limit));
     let (silent, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let far = Arc::new(Far { clock: small, leader, silent, asked });

@@ -1,84 +1,11 @@
-use std::io;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cluster::state::ids::Revision;
-use cluster::world::{
-    BootNs, BoxFuture, Chance, Clock, Disk, Domains, Listener, MonoNs, Net, Share, Stream, UnixMs,
-};
-use parking_lot::Mutex;
+use cluster::world::Disk;
 
 use super::super::compile::tests::document;
 use super::*;
-
-/// A world that has a clock and one file.
-struct Small {
-    secret: Mutex<Option<Vec<u8>>>,
-}
-
-impl Net for Small {
-    fn connect<'a>(&'a self, _: &'a str, _: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
-    }
-    fn bind(&self, _: SocketAddr, _: Share) -> io::Result<Box<dyn Listener>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-impl Clock for Small {
-    fn mono(&self) -> MonoNs {
-        MonoNs(0)
-    }
-    fn boot(&self) -> BootNs {
-        BootNs(0)
-    }
-    fn wall(&self) -> UnixMs {
-        UnixMs(0)
-    }
-    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(duration))
-    }
-}
-
-impl Disk for Small {
-    fn lock(&self, _: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn store(&self, _: &Path) -> io::Result<Box<dyn redb::StorageBackend>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.secret.lock().clone().filter(|_| path == Path::new("dev.secret")))
-    }
-    fn write(&self, _: &Path, _: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn remove(&self, _: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn list(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
-        Ok(Vec::new())
-    }
-}
-
-impl Chance for Small {
-    fn fill(&self, bytes: &mut [u8]) {
-        bytes.fill(0);
-    }
-}
-
-impl Domains for Small {
-    fn spawn(&self, _: &str, _: BoxFuture<'static, ()>) -> BoxFuture<'static, Result<(), String>> {
-        Box::pin(async { Err("no threads here".to_owned()) })
-    }
-    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
-        work();
-        Box::pin(std::future::ready(()))
-    }
-    fn parallelism(&self) -> u16 {
-        1
-    }
-}
+use crate::world::small::Small;
 
 /// Outlives its child.
 struct Parent;
@@ -99,19 +26,20 @@ struct Town {
 }
 
 async fn town(secret: Option<Vec<u8>>) -> Town {
-    let small = Arc::new(Small { secret: Mutex::new(secret) });
-    let world = World {
-        net: small.clone(),
-        clock: small.clone(),
-        disk: small.clone(),
-        chance: small.clone(),
-        domains: small.clone(),
-    };
+    let small = Small::new();
+    if let Some(secret) = secret {
+        put_secret(&small, &secret);
+    }
+    let world = small.world();
     let (views, seen) = watch::channel(Arc::new(View::default()));
     let routes = Routes::new(world, std::path::PathBuf::new(), seen);
     let (parent, _) = Actor::spawn(None, Parent, ()).await.expect("a parent starts");
     routes.start(parent.get_cell()).await.expect("the keeper starts");
     Town { small, views, routes }
+}
+
+fn put_secret(small: &Small, secret: &[u8]) {
+    small.write(Path::new("dev.secret"), secret).expect("there is room");
 }
 
 impl Town {
@@ -167,7 +95,7 @@ async fn a_revision_whose_secret_is_missing_is_refused_until_it_is_there() {
     assert_eq!(town.revision(), None);
     assert!(problem.contains("revision 1") && problem.contains("dev.secret"), "{problem}");
     // when the secret is put in place
-    *town.small.secret.lock() = Some(vec![b's'; 32]);
+    put_secret(&town.small, &[b's'; 32]);
     // then the revision comes into force by itself
     town.until(|routes| routes.load().is_some()).await;
     assert_eq!((town.revision(), town.routes.problem()), (Some(1), None));
@@ -188,7 +116,7 @@ async fn a_refused_revision_leaves_the_last_good_one_in_force() {
         secret: Some([7; 16]),
         ..View::default()
     };
-    *town.small.secret.lock() = Some(vec![b'x'; 32]);
+    put_secret(&town.small, &[b'x'; 32]);
     town.views.send_replace(Arc::new(view));
     // then revision 1 stays, and the problem says so
     town.until(|routes| routes.problem().is_some()).await;

@@ -421,6 +421,22 @@ impl Cluster {
         counts
     }
 
+    /// Light load: asks every node in turn until told to stop; how many requests, and every answer that was not 200.
+    pub fn ask_all(&self, path: &str, token: &str, stop: &AtomicBool) -> (usize, Vec<String>) {
+        let (mut count, mut failed) = (0, Vec::new());
+        while !stop.load(Ordering::SeqCst) {
+            let node = count % self.nodes.len();
+            match self.try_get(node, path, Some(token)) {
+                Ok(answer) if answer.status == 200 => {}
+                Ok(answer) => failed.push(format!("node {node}: {} {}", answer.status, answer.body)),
+                Err(error) => failed.push(format!("node {node}: {error}")),
+            }
+            count += 1;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        (count, failed)
+    }
+
     /// Spends of `/stock` at a node until the node holds more than it has spent; how many were spent.
     pub fn hold_some_stock(&self, index: usize, token: &str) -> usize {
         let mut spent = 0;

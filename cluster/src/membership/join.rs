@@ -51,7 +51,10 @@ pub(crate) async fn tend(core: Arc<Core>) {
                 core.standing.told(None);
                 last_said.clear();
                 // Either a change, or time to look whether a leader still answers.
-                let _ = timeout(ASK_AGAIN, role.changed()).await;
+                if let Ok(Err(_)) = timeout(ASK_AGAIN, role.changed()).await {
+                    // The consensus core has ended, and the node with it.
+                    return;
+                }
                 continue;
             }
             if seat.leads() && !is_settled(&core, seat) {

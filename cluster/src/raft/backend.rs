@@ -90,6 +90,20 @@ impl Redb {
         Self::over(world.disk.store(path)?)
     }
 
+    /// Opens the store at `path`, which was made before: one made anew in its place would have forgotten the vote and the
+    /// entries that this node has acknowledged. Blocks.
+    ///
+    /// # Errors
+    /// As [`Redb::open`]; `InvalidData` if there is no store. An empty file is none, and may be left behind.
+    pub fn kept(world: &World, path: &Path) -> io::Result<Self> {
+        let storage = world.disk.store(path)?;
+        if storage.len()? == 0 {
+            let text = format!("{} is missing or empty: this node's vote and log are gone", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Self::over(storage)
+    }
+
     /// Opens or creates a store over `storage`. Blocks.
     ///
     /// # Errors

@@ -39,13 +39,21 @@ pub struct Held {
     pub membership: Membership,
 }
 
+/// Makes an empty log's store. Blocks.
+///
+/// # Errors
+/// The disk's.
+pub fn create(world: &World) -> io::Result<()> {
+    Redb::open(world, Path::new(STORE)).map(drop)
+}
+
 /// Reads the disk of a stopped node, and applies all that its log holds: what an election won by this node would commit.
 ///
 /// # Errors
 /// The disk's; a damaged record; a log that does not begin where the snapshot ends.
 pub async fn read(world: &World) -> io::Result<Held> {
     let disk = world.clone();
-    let image = blocking(world, move || Image::read(Redb::open(&disk, Path::new(STORE))?.load()?)).await?;
+    let image = blocking(world, move || Image::read(Redb::kept(&disk, Path::new(STORE))?.load()?)).await?;
     let Content { meta, mut state } = Shelf::new(world.clone()).load().await?.unwrap_or_default();
     let mut membership = meta.last_membership.membership().clone();
     let mut last = meta.last_log_id;

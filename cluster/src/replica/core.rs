@@ -151,12 +151,12 @@ impl Core {
     /// Takes the seat that `identity` names: recovers log, vote and snapshot, and starts the tasks.
     ///
     /// # Errors
-    /// The disk's, or damaged records.
+    /// The disk's, or damaged records, or no log: whoever has an identity had one first.
     pub async fn sit(self: &Arc<Self>, identity: &IdentityV1) -> Result<Arc<Seat>, Fatal> {
         let failed = |what| move |error: std::io::Error| self.bell.storage(what, &error);
         let world = self.world.clone();
         let opened =
-            crate::raft::log::blocking(&self.world, move || Redb::open(&world, Path::new(STORE))).await;
+            crate::raft::log::blocking(&self.world, move || Redb::kept(&world, Path::new(STORE))).await;
         let backend = Arc::new(opened.map_err(failed("opening the log"))?);
         let log =
             Log::open(&self.world, backend, self.bell.clone()).await.map_err(failed("reading the log"))?;

@@ -1,11 +1,12 @@
 //! A disk that fails when it is told to.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 
-use quorumgate_cluster::world::{Disk, Draft, Reading, World};
+use quorumgate_cluster::world::{Draft, World};
+
+use super::over::{Eye, over};
 
 /// How it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +40,8 @@ impl Faults {
     }
 
     /// `world` with a disk that obeys.
-    pub fn over(&self, mut world: World) -> World {
-        world.disk = Arc::new(Faulty { disk: world.disk, faults: self.clone() });
-        world
+    pub fn over(&self, world: World) -> World {
+        over(world, self.clone())
     }
 
     fn pass(&self, fails_by: Fault, errno: i32) -> io::Result<()> {
@@ -64,37 +64,16 @@ impl Faults {
     }
 }
 
-struct Faulty {
-    disk: Arc<dyn Disk>,
-    faults: Faults,
-}
-
-impl Disk for Faulty {
-    fn lock(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.disk.lock(dir)
+impl Eye for Faults {
+    fn writes(&self) -> io::Result<()> {
+        self.write()?;
+        self.sync()
     }
-    fn store(&self, path: &Path) -> io::Result<Box<dyn redb::StorageBackend>> {
-        Ok(Box::new(Store { store: self.disk.store(path)?, faults: self.faults.clone() }))
+    fn store(&self, store: Box<dyn redb::StorageBackend>) -> Box<dyn redb::StorageBackend> {
+        Box::new(Store { store, faults: self.clone() })
     }
-    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
-        self.disk.read(path)
-    }
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.faults.write()?;
-        self.faults.sync()?;
-        self.disk.write(path, bytes)
-    }
-    fn open(&self, path: &Path) -> io::Result<Option<Arc<dyn Reading>>> {
-        self.disk.open(path)
-    }
-    fn draft(&self, path: &Path) -> io::Result<Box<dyn Draft>> {
-        Ok(Box::new(Begun { draft: self.disk.draft(path)?, faults: self.faults.clone() }))
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
-        self.disk.list(dir)
+    fn draft(&self, draft: Box<dyn Draft>) -> Box<dyn Draft> {
+        Box::new(Begun { draft, faults: self.clone() })
     }
 }
 

@@ -1,10 +1,11 @@
 //! A disk on which snapshots stand still when they are told to.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 
-use quorumgate_cluster::world::{Disk, Draft, Reading, World};
+use quorumgate_cluster::world::{Draft, World};
+
+use super::over::{Eye, over};
 
 /// Lets so many more appends to drafts pass, and holds up the next.
 #[derive(Clone, Debug, Default)]
@@ -41,9 +42,8 @@ impl Gate {
     }
 
     /// `world` with a disk that has the gate.
-    pub fn over(&self, mut world: World) -> World {
-        world.disk = Arc::new(Gated { disk: world.disk, gate: self.clone() });
-        world
+    pub fn over(&self, world: World) -> World {
+        over(world, self.clone())
     }
 
     fn pass(&self) {
@@ -58,36 +58,10 @@ impl Gate {
     }
 }
 
-struct Gated {
-    disk: Arc<dyn Disk>,
-    gate: Gate,
-}
-
-impl Disk for Gated {
-    fn lock(&self, dir: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        self.disk.lock(dir)
-    }
-    fn store(&self, path: &Path) -> io::Result<Box<dyn redb::StorageBackend>> {
-        self.disk.store(path)
-    }
-    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
-        self.disk.read(path)
-    }
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.disk.write(path, bytes)
-    }
-    fn open(&self, path: &Path) -> io::Result<Option<Arc<dyn Reading>>> {
-        self.disk.open(path)
-    }
-    fn draft(&self, path: &Path) -> io::Result<Box<dyn Draft>> {
-        self.gate.0.0.lock().expect("no panic").begun += 1;
-        Ok(Box::new(Begun { draft: self.disk.draft(path)?, gate: self.gate.clone() }))
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
-        self.disk.list(dir)
+impl Eye for Gate {
+    fn draft(&self, draft: Box<dyn Draft>) -> Box<dyn Draft> {
+        self.0.0.lock().expect("no panic").begun += 1;
+        Box::new(Begun { draft, gate: self.clone() })
     }
 }
 

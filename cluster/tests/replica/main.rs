@@ -3,6 +3,7 @@
 mod faults;
 mod gate;
 mod members;
+mod over;
 mod recover;
 mod snapshots;
 mod storage;

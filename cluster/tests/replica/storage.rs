@@ -1,10 +1,11 @@
 //! A disk that fails ends its node, in words; the others go on, nothing acknowledged is lost, nothing is admitted twice.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use quorumgate_cluster::fatal::Fatal;
 use quorumgate_cluster::state::ids::LeaseId;
+use quorumgate_cluster::world::{BootNs, BoxFuture, Clock, MonoNs, UnixMs};
 
 use super::faults::{Fault, Faults};
 use super::*;
@@ -181,6 +182,55 @@ async fn a_disk_that_does_not_sync_on_a_follower() {
     a_disk_fails(Fault::Unsynced, false).await;
 }
 
+/// A clock that counts how often it is read.
+struct Counting {
+    clock: Arc<dyn Clock>,
+    reads: Arc<AtomicU64>,
+}
+
+impl Clock for Counting {
+    fn mono(&self) -> MonoNs {
+        self.clock.mono()
+    }
+    fn boot(&self) -> BootNs {
+        self.reads.fetch_add(1, SeqCst);
+        self.clock.boot()
+    }
+    fn wall(&self) -> UnixMs {
+        self.clock.wall()
+    }
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.clock.sleep(duration)
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_consensus_core_has_died_comes_to_rest() {
+    // given a member, alone in its cluster
+    let nodes = nodes(&["n1"]);
+    let (faults, reads) = (Faults::default(), Arc::new(AtomicU64::new(0)));
+    let mut world = faults.over(world::world(nodes[0].dir.path()));
+    world.clock = Arc::new(Counting { clock: world.clock, reads: reads.clone() });
+    let Started { replica, mut fatal, .. } =
+        Replica::start(world, nodes[0].file.clone()).await.expect("the node starts");
+    replica.found().await.expect("an empty disk can found");
+    until(&replica, "a voter", |view| view.members.iter().any(|member| member.voter)).await;
+    // when its core dies, and it is not ended at once
+    faults.arm(Fault::Unsynced);
+    let asked = replica.clone();
+    let lost = tokio::spawn(async move { asked.apply_document(limited("lost"), None).await });
+    let why = tokio::time::timeout(LONG, fatal.wait_for(Option::is_some)).await;
+    assert!(why.is_ok_and(|why| why.is_ok()), "it is told in time");
+    let before = reads.load(SeqCst);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // then it waits, and looks at its clock no more than timers make it: who spins looks a hundred thousand times
+    let looked = reads.load(SeqCst) - before;
+    println!("{looked} looks at the clock in a second");
+    assert!(looked < 1000, "{looked} looks at the clock in a second");
+    replica.stop().await;
+    assert!(lost.await.expect("no panic").is_err(), "nothing is acknowledged any more");
+}
+
 #[tokio::test]
 async fn a_disk_that_is_full_at_start_is_named_at_start() {
     // given a full disk
@@ -218,5 +268,35 @@ async fn a_damaged_log_is_refused_in_words() {
     assert!(matches!(refused, Fatal::Storage(_)), "{refused:?}");
     for part in ["the log", "checksum", "move the directory aside"] {
         assert!(refused.to_string().contains(part), "{part:?} in {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_member_whose_log_is_gone_is_refused_in_words_and_no_log_is_made_in_its_place() {
+    // given a member's disk
+    let nodes = nodes(&["n1"]);
+    let replica = nodes[0].start().await.replica;
+    replica.found().await.expect("an empty disk can found");
+    replica.stop().await;
+    let path = nodes[0].dir.path().join("raft.redb");
+    let empty: &dyn Fn() = &|| drop(std::fs::File::create(&path).expect("emptied"));
+    let remove: &dyn Fn() = &|| std::fs::remove_file(&path).expect("it was there");
+    for lose in [empty, remove] {
+        // when its log is lost, and the node starts, once and again
+        lose();
+        for _ in 0..2 {
+            let world = world::world(nodes[0].dir.path());
+            let refused = Replica::start(world, nodes[0].file.clone()).await.expect_err("it may vote twice");
+            // then it says what is lost and what to do
+            assert!(matches!(refused, Fatal::Storage(_)), "{refused:?}");
+            for part in ["raft.redb is missing or empty", "start this node with an empty one"] {
+                assert!(refused.to_string().contains(part), "{part:?} in {refused}");
+            }
+        }
+        // and the disk is not one to recover from either
+        let (world, file) = (world::world(nodes[0].dir.path()), &nodes[0].file);
+        let refused = quorumgate_cluster::recover::inspect(&world, file).await.expect_err("it has no log");
+        assert!(refused.to_string().contains("raft.redb is missing or empty"), "{refused}");
+        assert_eq!(std::fs::metadata(&path).map_or(0, |file| file.len()), 0, "no log was made");
     }
 }

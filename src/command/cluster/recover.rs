@@ -1,7 +1,7 @@
 //! `quorumgate cluster recover`: a new cluster from one disk of an old one.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -87,9 +87,10 @@ async fn prepare(file: &NodeFile, fresh: &Path) -> Result<(), String> {
         fs::remove_dir_all(fresh).map_err(failed)?;
     }
     fs::create_dir(fresh).map_err(failed)?;
+    sync(&file.data).map_err(failed)?;
     let earlier = fs::read_dir(&file.data).map_err(failed)?.flatten();
     let earlier = earlier.filter(|entry| entry.file_name().to_string_lossy().starts_with(ASIDE_IS)).count();
-    fs::write(fresh.join(ASIDE), format!("{ASIDE_IS}{}", earlier + 1)).map_err(failed)?;
+    write(&fresh.join(ASIDE), &format!("{ASIDE_IS}{}", earlier + 1)).map_err(failed)?;
     let recovered = cluster::recover::recover(&real(), &real(), file, fresh).await;
     let Recovered { old_cluster_id, cluster_id, raft_id, revision } =
         recovered.map_err(|error| error.to_string())?;
@@ -101,7 +102,7 @@ async fn prepare(file: &NodeFile, fresh: &Path) -> Result<(), String> {
 /// Moves the old files aside and the new ones into their place. After a crash in the middle the same call goes on: until
 /// the identity, which is moved last, has left `fresh`, no node starts on the directory.
 fn swap(data: &Path, fresh: &Path) -> io::Result<PathBuf> {
-    let aside = data.join(fs::read_to_string(fresh.join(ASIDE))?);
+    let aside = data.join(aside(&fresh.join(ASIDE))?);
     if !fresh.join(ASIDE_DONE).exists() {
         fs::create_dir_all(&aside)?;
         for name in files(data)? {
@@ -109,8 +110,7 @@ fn swap(data: &Path, fresh: &Path) -> io::Result<PathBuf> {
         }
         sync(&aside)?;
         sync(data)?;
-        fs::write(fresh.join(ASIDE_DONE), "")?;
-        sync(fresh)?;
+        write(&fresh.join(ASIDE_DONE), "")?;
     }
     for name in
         files(fresh)?.into_iter().filter(|name| ![ASIDE, ASIDE_DONE, IDENTITY].contains(&name.as_str()))
@@ -122,6 +122,28 @@ fn swap(data: &Path, fresh: &Path) -> io::Result<PathBuf> {
     sync(data)?;
     fs::remove_dir_all(fresh)?;
     Ok(aside)
+}
+
+/// The name of the folder for the old files. Any other text could lead out of the data directory, and none into its midst.
+fn aside(path: &Path) -> io::Result<String> {
+    let name = fs::read_to_string(path)?;
+    if name.strip_prefix(ASIDE_IS).is_some_and(|number| number.parse::<u32>().is_ok()) {
+        return Ok(name);
+    }
+    let text = format!(
+        "{} holds {name:?}, wanted {ASIDE_IS} and a number: nothing was moved; write into it which folder of the data \
+         directory has the old files, or a new one",
+        path.display()
+    );
+    Err(io::Error::new(io::ErrorKind::InvalidData, text))
+}
+
+/// Writes a new file; it is durable on return.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = fs::File::create_new(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    sync(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// Names of the files in `dir`, without the lock.
@@ -144,7 +166,7 @@ fn sync(dir: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn write(dir: &Path, files: &[(&str, &str)]) {
+    fn fill(dir: &Path, files: &[(&str, &str)]) {
         fs::create_dir_all(dir).expect("made");
         files.iter().for_each(|(name, text)| fs::write(dir.join(name), text).expect("written"));
     }
@@ -164,14 +186,14 @@ mod tests {
             let old = [("identity", "old"), ("raft.redb", "old"), ("raft.snapshot", "old")];
             let new = [("raft.redb", "new"), ("identity", "new")];
             let kept = data.join("before-recovery-1");
-            write(&kept, &old[..aside]);
-            write(&data, &old[aside..]);
-            write(&data, &new[..moved]);
-            write(&fresh, &new[moved..]);
-            write(&fresh, &[(ASIDE, "before-recovery-1")]);
-            write(&data, &[(LOCK, "")]);
+            fill(&kept, &old[..aside]);
+            fill(&data, &old[aside..]);
+            fill(&data, &new[..moved]);
+            fill(&fresh, &new[moved..]);
+            fill(&fresh, &[(ASIDE, "before-recovery-1")]);
+            fill(&data, &[(LOCK, "")]);
             if done {
-                write(&fresh, &[(ASIDE_DONE, "")]);
+                fill(&fresh, &[(ASIDE_DONE, "")]);
             }
             // when it is run again
             swap(&data, &fresh).expect("nothing is in its way");
@@ -183,6 +205,30 @@ mod tests {
                 assert_eq!(read(kept.join(name)), text, "{aside} {done} {moved}");
             }
             assert!(!fresh.exists() && !data.join("raft.snapshot").exists());
+        }
+    }
+
+    #[test]
+    fn a_swap_that_does_not_know_where_the_old_files_go_leaves_them_where_they_are() {
+        for found in ["", "/", "before-recovery-", "before-recovery-1/../..", "elsewhere"] {
+            // given a new disk whose note is not one that this program writes
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let (data, fresh) = (dir.path().to_owned(), dir.path().join(FOLDER));
+            fill(&data, &[("identity", "old"), ("raft.redb", "old")]);
+            fill(&fresh, &[("identity", "new"), ("raft.redb", "new"), (ASIDE, found)]);
+            // when the swap is run
+            let refused = swap(&data, &fresh).expect_err("it must not guess");
+            // then it says what it found and what to do, and every file is where it was
+            assert!(
+                refused.to_string().contains(&format!("holds {found:?}, wanted before-recovery-")),
+                "{refused}"
+            );
+            for name in ["identity", "raft.redb"] {
+                assert_eq!(
+                    (read(data.join(name)), read(fresh.join(name))),
+                    ("old".to_owned(), "new".to_owned())
+                );
+            }
         }
     }
 }

@@ -99,6 +99,12 @@ impl Disk for Outside {
     fn write(&self, _: &Path, _: &[u8]) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
+    fn open(&self, _: &Path) -> io::Result<Option<Arc<dyn Reading>>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn draft(&self, _: &Path) -> io::Result<Box<dyn Draft>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     fn remove(&self, _: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
