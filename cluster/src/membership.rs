@@ -20,12 +20,13 @@
 //! ```text
 //! plan     the next step of an operation (pure)      join     asking to be let in, letting in
 //! drive    carries an operation out                  order    operators' orders, the leader's report
-//! parting  the node that leaves
+//! parting  the node that leaves                        pace     whether a learner keeps up (pure)
 //! ```
 
 pub(crate) mod drive;
 pub(crate) mod join;
 pub(crate) mod order;
+mod pace;
 mod parting;
 pub mod plan;
 

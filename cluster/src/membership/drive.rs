@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::pace::{Pace, STALLED_MAX};
 use super::plan::{self, Now, Step};
 use super::{LOOK_AGAIN, propose};
 use crate::peer::message::kind;
@@ -20,8 +21,6 @@ use crate::state::members::{MemberChange, Operation};
 
 const CHANGE_WITHIN: Duration = Duration::from_secs(5);
 const READ_WITHIN: Duration = Duration::from_secs(1);
-/// A learner that takes no entry and no snapshot for this long has failed to catch up.
-const STALLED_MAX: Duration = Duration::from_secs(60);
 /// A learner this close to the leader's end is caught up.
 const BEHIND_MAX: u64 = 64;
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
@@ -54,8 +53,8 @@ struct Memo {
     caught_up: bool,
     handed_back: bool,
     failed: Option<String>,
-    /// The furthest entry of the node that catches up, and since when.
-    matched: (Option<u64>, Instant),
+    /// Of the node that catches up.
+    pace: Pace,
     /// Who goes answered last.
     reached: Instant,
     /// Why a step was last tried again.
@@ -72,7 +71,7 @@ impl Memo {
             caught_up: false,
             handed_back: false,
             failed: None,
-            matched: (None, now),
+            pace: Pace::new(now),
             reached: now,
             said: String::new(),
         }
@@ -172,7 +171,7 @@ fn show(seat: &Seat, operation: Option<&Operation>, step: &Step, memo: &mut Memo
     let name = name_of(step);
     if memo.step != name {
         (memo.step, memo.step_since, memo.reached) = (name, Instant::now(), Instant::now());
-        memo.matched = (None, Instant::now());
+        memo.pace = Pace::new(Instant::now());
         if let Some(Operation { node, by, change, .. }) = operation {
             tracing::info!(kind = change.kind(), %node, by = ?by.as_ref().map(|by| by.as_str()), step = name, "membership");
         }
@@ -244,15 +243,14 @@ async fn change(seat: &Seat, members: ChangeMembers<u64, PeerNode>, retain: bool
 fn catch_up(seat: &Seat, id: u64, memo: &mut Memo) {
     let (last, all) = seat.matched();
     let matched = all.get(&id).copied().flatten();
-    if matched > memo.matched.0 {
-        memo.matched = (matched, Instant::now());
-    }
+    let now = Instant::now();
+    memo.pace.saw(matched, seat.transfers.bytes(id), now);
     if let Some(progress) = seat.progress.lock().as_mut() {
         progress.entries = Some((matched.unwrap_or(0), last));
     }
     if matched.is_some_and(|matched| matched + BEHIND_MAX >= last) {
         memo.caught_up = true;
-    } else if memo.matched.1.elapsed() > STALLED_MAX {
+    } else if memo.pace.is_stalled(now) {
         let has = matched.map_or("no entry".to_owned(), |index| format!("entry {index}"));
         memo.failed =
             Some(format!("it has {has} of {last} and took no more for {} s", STALLED_MAX.as_secs()));

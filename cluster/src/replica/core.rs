@@ -29,7 +29,7 @@ use crate::peer::{Identity, Lane, Peers, Target};
 use crate::raft::backend::Redb;
 use crate::raft::log::Log;
 use crate::raft::machine::{Machine, Raft, Shared};
-use crate::raft::network::{Addresses, Network, target};
+use crate::raft::network::{Addresses, Network, Transfers, target};
 use crate::raft::offline::STORE;
 use crate::raft::serve::Service;
 use crate::raft::types::{PeerNode, RaftFatal, StoredMembership, TypeConfig, WatchReceiver};
@@ -88,6 +88,8 @@ pub(crate) struct Seat {
     pub changed: Notify,
     /// How far the membership operation is; none: there is none, or this node does not lead.
     pub progress: Mutex<Option<Progress>>,
+    /// How far snapshots have been sent to members.
+    pub transfers: Transfers,
     addresses: Addresses,
 }
 
@@ -163,8 +165,9 @@ impl Core {
         let (machine, shared) = Machine::open(&self.world, log.clone(), self.bell.clone())
             .await
             .map_err(failed("reading the snapshot"))?;
-        let addresses = Addresses::default();
-        let network = Network::new(self.peers.clone(), addresses.clone(), self.world.clone());
+        let (addresses, transfers) = (Addresses::default(), Transfers::default());
+        let network =
+            Network::new(self.peers.clone(), addresses.clone(), transfers.clone(), self.world.clone());
         let raft = Raft::new(
             identity.raft_id,
             crate::raft::config(self.node.snapshot_after_entries),
@@ -189,6 +192,7 @@ impl Core {
             told: Notify::new(),
             changed: Notify::new(),
             progress: Mutex::default(),
+            transfers,
             addresses,
         });
         {
