@@ -8,7 +8,7 @@ use bytes::Bytes;
 use config::ids::NodeName;
 
 use super::plan::VOTERS_MAX;
-use super::propose;
+use super::{parting, propose};
 use crate::peer::message::kind;
 use crate::peer::message::members::{EndedV1, MembersAnswerV1, MembersV1, ProgressV1, RefusalV1, ReportV1};
 use crate::peer::{CallError, Lane, codec};
@@ -223,17 +223,16 @@ fn known(seat: &Seat) -> ReportV1 {
     ReportV1 { operation, ended, last_index, matched: matched.into_iter().collect() }
 }
 
-/// Answers a question about members, from another node.
+/// Answers a question about members, from another member.
 pub(crate) async fn asked(
     core: &Arc<Core>,
-    from: Option<RaftId>,
+    from: RaftId,
     question: MembersV1,
 ) -> Result<MembersAnswerV1, String> {
     let seat = core.seat().ok_or("this node belongs to no cluster yet")?;
-    from.ok_or("a node that is no member has no say in who is")?;
     match question {
-        MembersV1::HandBack(id) => super::parting::hand_back(core, &seat, id),
-        MembersV1::Removed(id) => super::parting::told(core, &seat, id).await,
+        MembersV1::HandBack(id) => parting::hand_back(core, &seat, from, id),
+        MembersV1::Removed(id) => parting::told(core, &seat, from, id).await,
         question => here(&seat, &question).await,
     }
 }

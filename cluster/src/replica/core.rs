@@ -263,6 +263,12 @@ impl Seat {
         self.role.borrow().leading.is_some()
     }
 
+    /// Whether the membership knows a node under this number and name.
+    pub fn is_member(&self, id: RaftId, name: &NodeName) -> bool {
+        let role = self.role.borrow();
+        role.membership.membership().get_node(&id.0).is_some_and(|node| same(name, &node.name))
+    }
+
     /// Whether a raft id was taken away, or was never given to anybody: ids are places in the log, so the log has passed
     /// it, and the state knows nobody who holds it.
     pub fn is_fenced(&self, id: RaftId) -> bool {
