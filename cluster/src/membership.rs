@@ -86,7 +86,7 @@ async fn keep(core: &Core, identity: &IdentityV1) -> Result<(), Fatal> {
 /// Makes it durable whose disk this is.
 pub(crate) async fn write_identity(world: &World, identity: &IdentityV1) -> io::Result<()> {
     let disk = world.disk.clone();
-    let record = codec::seal(Kind::Identity, &codec::encode(identity));
+    let record = codec::seal(Kind::Identity, &codec::encode(identity))?;
     blocking(world, move || disk.write(Path::new(IDENTITY), &record)).await
 }
 

@@ -35,6 +35,8 @@ pub struct HeadV1 {
     pub founded: Option<(u128, [u8; 16])>,
     /// Raft id, name, address.
     pub members: Vec<(RaftId, NodeName, String)>,
+    /// Of these, the ones that never were members.
+    pub waiting: Vec<RaftId>,
     /// The membership operation under way.
     pub operation: Option<Operation>,
     /// The last one that ended.
@@ -153,6 +155,7 @@ impl From<&State> for HeadV1 {
         Self {
             founded: state.founded.map(|founded| (founded.cluster_id, founded.secret)),
             members: state.members.by_id.iter().map(member).collect(),
+            waiting: state.members.waiting.iter().copied().collect(),
             operation: state.members.operation.clone(),
             ended: state.members.ended.clone(),
             tau: ledger.tau,
@@ -240,6 +243,7 @@ impl Rebuilt {
             founded: head.founded.map(|(cluster_id, secret)| Founded { cluster_id, secret }),
             members: Members {
                 by_id: members.map(|(id, name, address)| (id, Member { name, address })).collect(),
+                waiting: head.waiting.into_iter().collect(),
                 operation: head.operation,
                 ended: head.ended,
             },
