@@ -15,9 +15,11 @@ use crate::peer::message::members::{MembersAnswerV1, MembersV1};
 use crate::peer::{Lane, Target, codec};
 use crate::raft::network::target;
 use crate::raft::types::{ChangeMembers, PeerNode, ReadPolicy};
+use crate::replica::VIEWS_END_AFTER;
 use crate::replica::core::{Core, Seat};
 use crate::state::command::Command;
 use crate::state::members::{MemberChange, Operation};
+use crate::world::BootNs;
 
 const CHANGE_WITHIN: Duration = Duration::from_secs(5);
 const READ_WITHIN: Duration = Duration::from_secs(1);
@@ -50,8 +52,11 @@ struct Memo {
     step: &'static str,
     /// When the present step began.
     step_since: Instant,
+    /// When the views of those who were removed end.
+    views_end: Option<BootNs>,
     caught_up: bool,
     handed_back: bool,
+    outlasted: bool,
     failed: Option<String>,
     /// Of the node that catches up.
     pace: Pace,
@@ -68,8 +73,10 @@ impl Memo {
             id,
             step: "",
             step_since: now,
+            views_end: None,
             caught_up: false,
             handed_back: false,
+            outlasted: false,
             failed: None,
             pace: Pace::new(now),
             reached: now,
@@ -109,7 +116,11 @@ async fn lead(core: &Arc<Core>, seat: &Arc<Seat>, term: u64) {
     while leads() {
         role.borrow_and_update();
         applied.borrow_and_update();
-        let operation = seat.shared.replicated.lock().state.members().operation().cloned();
+        let (operation, nobody_goes) = {
+            let replicated = seat.shared.replicated.lock();
+            let members = replicated.state.members();
+            (members.operation().cloned(), members.going().next().is_none())
+        };
         let id = operation.as_ref().map_or(0, |operation| operation.id);
         if memo.id != id {
             memo = Memo::new(id);
@@ -119,6 +130,7 @@ async fn lead(core: &Arc<Core>, seat: &Arc<Seat>, term: u64) {
             let now = Now {
                 caught_up: memo.caught_up,
                 handed_back: memo.handed_back,
+                outlasted: memo.outlasted || nobody_goes,
                 failed: memo.failed.as_deref(),
                 ..Now::of(role.membership.membership(), seat.raft_id.0)
             };
@@ -162,6 +174,7 @@ fn name_of(step: &Step) -> &'static str {
         Step::HandBack(_) => "handing back leases",
         Step::Vote(_) => "changing the voters",
         Step::Drop(_) => "removing a learner",
+        Step::Outlast => "outlasting the view of who is gone",
         Step::End => "ending",
         Step::Fail(_) => "failing",
     }
@@ -220,6 +233,12 @@ async fn carry_out(
             hand_back(core, seat, id, memo).await;
             Ok(())
         }
+        Step::Outlast => {
+            let now = core.world.clock.boot();
+            memo.outlasted = now >= *memo.views_end.get_or_insert(now.plus(VIEWS_END_AFTER));
+            sleep(LOOK_AGAIN).await;
+            Ok(())
+        }
         Step::Fail(why) => {
             memo.failed = Some(why.to_owned());
             Ok(())
@@ -261,7 +280,7 @@ fn catch_up(seat: &Seat, id: u64, memo: &mut Memo) {
 async fn hand_back(core: &Core, seat: &Seat, id: u64, memo: &mut Memo) {
     let Some(target) = seat.member(id) else { return memo.handed_back = true };
     match ask(core, &target, &MembersV1::HandBack(id)).await {
-        Ok(MembersAnswerV1::Ready) => memo.handed_back = true,
+        Ok(MembersAnswerV1::Ready) => (memo.handed_back, memo.outlasted) = (true, true),
         Ok(_) => memo.reached = Instant::now(),
         Err(reason) if memo.reached.elapsed() > UNREACHED_MAX => {
             tracing::warn!(node = %target.name, %reason, "does not answer: removed without its leases, which count as spent");

@@ -325,6 +325,18 @@ impl Seat {
         others.max_by_key(|(id, at)| (running.contains(id), **at)).map(|(id, _)| *id)
     }
 
+    /// All members, and those whom the operation under way has removed: id and name. Who is gone without a word may believe
+    /// in its view until the operation's end.
+    pub fn members_and_going(&self) -> BTreeMap<u64, String> {
+        let mut all: BTreeMap<u64, String> = {
+            let replicated = self.shared.replicated.lock();
+            let going = replicated.state.members().going();
+            going.map(|(id, member)| (id.0, member.name.as_str().to_owned())).collect()
+        };
+        all.extend(self.members());
+        all
+    }
+
     /// All members: id and name.
     pub fn members(&self) -> Vec<(u64, String)> {
         let role = self.role.borrow();

@@ -127,6 +127,18 @@ impl Members {
         self.operation.as_ref()
     }
 
+    /// Whom the operation under way removes: by their number, or as the others of a name that were members.
+    pub fn going(&self) -> impl Iterator<Item = (RaftId, &Member)> {
+        let goes = |id: RaftId, member: &Member| match self.operation.as_ref() {
+            None => false,
+            Some(Operation { change: MemberChange::Join { id: joined, .. }, node, .. }) => {
+                id != *joined && member.name == *node && !self.waiting.contains(&id)
+            }
+            Some(operation) => operation.change.removes() == Some(id),
+        };
+        self.by_id.iter().filter(move |(id, member)| goes(**id, member)).map(|(id, member)| (*id, member))
+    }
+
     /// The last operation that ended.
     pub fn ended(&self) -> Option<&Ended> {
         self.ended.as_ref()
@@ -274,9 +286,10 @@ mod tests {
         members.end(4, Some("it was too slow"));
         members.admit(RaftId(200), node("n1"));
         assert_eq!(ids(&members)[..3], [1, 2, 193]);
-        // and one that was carried out leaves a member
+        // and one that was carried out leaves a member: of the others of its name, one was a member and has to go
         let join = MemberChange::Join { id: RaftId(200), address: "b:2".to_owned() };
         assert_eq!(members.begin(201, &join), Begun::Yes(201));
+        assert_eq!(members.going().map(|(id, _)| id.0).collect::<Vec<_>>(), [1]);
         members.end(201, None);
         assert_eq!(ids(&members), [2, 200]);
         assert!(members.is_waiting(RaftId(2)) && !members.is_waiting(RaftId(200)));

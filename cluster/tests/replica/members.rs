@@ -446,6 +446,27 @@ async fn a_number_that_nobody_has_gives_no_say_and_only_the_leader_or_the_log_ma
 }
 
 #[tokio::test]
+async fn a_change_waits_for_the_view_of_a_member_that_went_without_a_word() {
+    let mut town = Town::new(&FIVE[..3], 3).await;
+    // given a member that does not answer, and is removed
+    let leader = town.leader().await;
+    let gone = (leader + 1) % 3;
+    let node = town.name(gone);
+    town.stop(gone).await;
+    town.order(async || town.at(leader).leave(&node).await.map(drop)).await;
+    until(town.at(leader), "two members, while its view lasts", |view| {
+        view.members.len() == 2 && view.operation.is_some()
+    })
+    .await;
+    // when a document is applied
+    let applied = town.at(leader).apply_document(document(), None).await.expect("a majority runs");
+    // then its view has ended with the answer: by itself, or as the end of the operation says
+    let over = town.at(leader).members().await.is_some_and(|report| report.operation.is_none());
+    assert!(over || applied.unconfirmed == [node.as_str()], "{:?}", applied.unconfirmed);
+    town.end().await;
+}
+
+#[tokio::test]
 async fn a_second_order_waits_and_a_majority_of_running_voters_is_never_given_away() {
     let mut town = Town::new(&FIVE[..3], 3).await;
     let leader = town.leader().await;
