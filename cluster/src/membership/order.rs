@@ -96,7 +96,10 @@ pub(super) async fn here(seat: &Seat, question: &MembersV1) -> Result<MembersAns
         Err((refusal, why)) => return Ok(MembersAnswerV1::Refused(refusal, why)),
     };
     match propose(seat, Command::Begin(change)).await? {
-        Outcome::Begun(Begun::Yes(_)) => Ok(MembersAnswerV1::Report(Box::new(known(seat)))),
+        Outcome::Begun(Begun::Yes(id)) => {
+            let report = ReportV1 { begun: Some(id), ..known(seat) };
+            Ok(MembersAnswerV1::Report(Box::new(report)))
+        }
         Outcome::Begun(Begun::Busy) => Ok(busy(seat)),
         other => Err(format!("the order was answered with {other:?}")),
     }
@@ -196,7 +199,7 @@ fn known(seat: &Seat) -> ReportV1 {
     let (operation, ended) = {
         let replicated = seat.shared.replicated.lock();
         let members = replicated.state.members();
-        (members.operation().cloned(), members.ended().cloned())
+        (members.operation().cloned(), members.ended().clone())
     };
     let progress = seat.progress.lock().clone();
     let name = |name: &NodeName| name.as_str().to_owned();
@@ -212,15 +215,16 @@ fn known(seat: &Seat) -> ReportV1 {
             entries: progress.and_then(|progress| progress.entries),
         }
     });
-    let ended = ended.map(|it| EndedV1 {
+    let ended = ended.iter().map(|it| EndedV1 {
         id: it.operation.id,
         kind: it.operation.change.kind().to_owned(),
         node: name(&it.operation.node),
         by: it.operation.by.as_ref().map(name),
-        failed: it.failed,
+        failed: it.failed.clone(),
     });
     let (last_index, matched) = seat.matched();
-    ReportV1 { operation, ended, last_index, matched: matched.into_iter().collect() }
+    let (ended, matched) = (ended.collect(), matched.into_iter().collect());
+    ReportV1 { operation, ended, begun: None, last_index, matched }
 }
 
 /// Answers a question about members, from another member.

@@ -5,7 +5,8 @@
 //! given out again, so it is the mark of a node that was removed. A node that asks again and again to be let in, and never
 //! comes, leaves no trace of its own making: only its last numbers are kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use config::ids::NodeName;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ use super::ids::RaftId;
 
 /// Numbers of one name that never became a member's; with one more, the oldest is forgotten.
 const WAITING_MAX: usize = 8;
+/// Operations whose result is kept: nodes that wait for a place begin the next one at once, and whoever ordered one asks a
+/// little later what became of it.
+pub const ENDED_MAX: usize = 8;
 
 /// Members, and nodes that were given a raft id to become one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +28,7 @@ pub struct Members {
     /// Of these, the ones whose first join has not been carried out.
     pub(super) waiting: BTreeSet<RaftId>,
     pub(super) operation: Option<Operation>,
-    pub(super) ended: Option<Ended>,
+    pub(super) ended: Arc<VecDeque<Ended>>,
 }
 
 /// A change of members that an operation carries out.
@@ -139,9 +143,9 @@ impl Members {
         self.by_id.iter().filter(move |(id, member)| goes(**id, member)).map(|(id, member)| (*id, member))
     }
 
-    /// The last operation that ended.
-    pub fn ended(&self) -> Option<&Ended> {
-        self.ended.as_ref()
+    /// The operations that ended last, at most [`ENDED_MAX`], the newest at the end.
+    pub fn ended(&self) -> &Arc<VecDeque<Ended>> {
+        &self.ended
     }
 
     /// Whether `id` was given out and never became a member's.
@@ -204,7 +208,11 @@ impl Members {
             }
         }
         self.waiting.retain(|id| self.by_id.contains_key(id));
-        self.ended = Some(Ended { operation, failed: failed.map(str::to_owned) });
+        let ended = Arc::make_mut(&mut self.ended);
+        ended.push_back(Ended { operation, failed: failed.map(str::to_owned) });
+        if ended.len() > ENDED_MAX {
+            ended.pop_front();
+        }
         self.check();
     }
 
@@ -260,7 +268,7 @@ mod tests {
         // then with its own end the number is nobody's any more
         members.end(30, None);
         assert_eq!(ids(&members), [1, 20]);
-        let ended = members.ended().expect("it has ended");
+        let ended = members.ended().back().expect("it has ended");
         assert_eq!((ended.operation.node.as_str(), &ended.failed), ("n2", &None));
     }
 
@@ -293,6 +301,18 @@ mod tests {
         members.end(201, None);
         assert_eq!(ids(&members), [2, 200]);
         assert!(members.is_waiting(RaftId(2)) && !members.is_waiting(RaftId(200)));
+    }
+
+    #[test]
+    fn the_last_results_are_kept() {
+        let mut members = members(&[(1, "n1")]);
+        for id in 1..=20 {
+            let join = MemberChange::Join { id: RaftId(1), address: "a:1".to_owned() };
+            assert_eq!(members.begin(id, &join), Begun::Yes(id));
+            members.end(id, (id == 19).then_some("it was too slow"));
+        }
+        let kept: Vec<_> = members.ended().iter().map(|it| (it.operation.id, it.failed.is_some())).collect();
+        assert_eq!((kept.len(), kept[0], kept[6], kept[7]), (8, (13, false), (19, true), (20, false)));
     }
 
     #[test]

@@ -39,8 +39,8 @@ pub struct HeadV1 {
     pub waiting: Vec<RaftId>,
     /// The membership operation under way.
     pub operation: Option<Operation>,
-    /// The last one that ended.
-    pub ended: Option<Ended>,
+    /// The last ones that ended, the newest at the end.
+    pub ended: VecDeque<Ended>,
     /// Cluster time.
     pub tau: Tau,
     /// The last lease name given out.
@@ -157,7 +157,7 @@ impl From<&State> for HeadV1 {
             members: state.members.by_id.iter().map(member).collect(),
             waiting: state.members.waiting.iter().copied().collect(),
             operation: state.members.operation.clone(),
-            ended: state.members.ended.clone(),
+            ended: VecDeque::clone(&state.members.ended),
             tau: ledger.tau,
             next_lid: ledger.next_lid,
             last_session: ledger.sessions.last,
@@ -245,7 +245,7 @@ impl Rebuilt {
                 by_id: members.map(|(id, name, address)| (id, Member { name, address })).collect(),
                 waiting: head.waiting.into_iter().collect(),
                 operation: head.operation,
-                ended: head.ended,
+                ended: head.ended.into(),
             },
             documents: Documents::default(),
             ledger,

@@ -12,6 +12,7 @@ use crate::peer::message::log::LogIdV1;
 use crate::state::command::{Batch, Command, DocumentChange, Item, Member, Outcome, Register, Stamped};
 use crate::state::ids::{Key, RaftId, Tau};
 use crate::state::key::limit_id;
+use crate::state::members::MemberChange;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -117,6 +118,26 @@ fn a_file_in_pieces_of_any_size_is_the_state_that_was_written() {
 fn a_state_without_anything_is_a_file_too() {
     let read = read(&records(&Content::default()), 1).expect("it is whole");
     assert_eq!(read.state, State::default());
+}
+
+#[test]
+fn who_waits_what_is_under_way_and_what_has_ended_comes_back() {
+    let mut content = content(3);
+    let join = |id| MemberChange::Join { id: RaftId(id), address: "n2:2".to_owned() };
+    let member = Member { name: NodeName::parse("n2").expect("a good name"), address: "n2:1".to_owned() };
+    for (index, command) in [
+        (100, Command::Admit(member.clone())),
+        (101, Command::Admit(member)),
+        (102, Command::Begin(join(100))),
+        (103, Command::End { operation: 102, failed: Some("slow".to_owned()) }),
+        (104, Command::Begin(join(101))),
+    ] {
+        content.state.apply(index, 1, &command);
+    }
+    let read = read(&records(&content), PIECE_BYTES).expect("it is whole");
+    assert_eq!(read.state, content.state);
+    let members = read.state.members();
+    assert!(members.is_waiting(RaftId(100)) && members.operation().is_some() && members.ended().len() == 1);
 }
 
 #[test]
