@@ -23,8 +23,6 @@ use crate::world::BootNs;
 
 const CHANGE_WITHIN: Duration = Duration::from_secs(5);
 const READ_WITHIN: Duration = Duration::from_secs(1);
-/// A learner this close to the leader's end is caught up.
-const BEHIND_MAX: u64 = 64;
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 const ASK_WITHIN: Duration = Duration::from_secs(1);
 /// A member that leaves and does not answer for this long is removed all the same: its leases end by themselves.
@@ -263,11 +261,11 @@ fn catch_up(seat: &Seat, id: u64, memo: &mut Memo) {
     let (last, all) = seat.matched();
     let matched = all.get(&id).copied().flatten();
     let now = Instant::now();
-    memo.pace.saw(matched, seat.transfers.bytes(id), now);
+    memo.pace.saw(matched, last, seat.transfers.bytes(id), now);
     if let Some(progress) = seat.progress.lock().as_mut() {
         progress.entries = Some((matched.unwrap_or(0), last));
     }
-    if matched.is_some_and(|matched| matched + BEHIND_MAX >= last) {
+    if memo.pace.is_caught_up() {
         memo.caught_up = true;
     } else if memo.pace.is_stalled(now) {
         let has = matched.map_or("no entry".to_owned(), |index| format!("entry {index}"));
