@@ -546,14 +546,32 @@ async fn a_node_of_another_cluster_is_refused_and_two_processes_on_one_directory
     alone.replica.found().await.expect("an empty disk can found");
     alone.replica.stop().await;
     let peers = BTreeMap::from([(name("n1"), town.nodes[0].file.cluster.advertise.clone())]);
-    // when it asks this cluster's leader for a place, under the number of its own cluster
     let started = Replica::start(world(dir.path()), stranger(peers)).await.expect("it starts");
     let view = until(&started.replica, "its own leadership", |view| view.is_leader).await;
-    // then it stays alone, and nobody here has heard of it
-    assert_eq!(voting(&view), ["n9"]);
-    let ours = town.at(0).view();
-    assert_ne!(view.cluster_id, ours.cluster_id);
-    assert_eq!(ours.members.len(), 2);
+    assert_ne!(view.cluster_id, town.at(0).view().cluster_id);
+    // when it asks this cluster's leader for a place, under the number of its own cluster or as if it had none yet
+    let theirs = (view.cluster_id.expect("founded"), view.raft_id.expect("a member").0);
+    let join = JoinV1 {
+        name: "n9".to_owned(),
+        address: format!("127.0.0.1:{port}"),
+        admitted: Some(theirs),
+        forward: true,
+    };
+    let leader = town.leader().await;
+    let ask = async |cluster, raft_id| {
+        let ghost = calls_as(&town, leader, Identity { name: name("n9"), cluster, raft_id });
+        let payload = Bytes::from(codec::encode(&join));
+        ghost.call(&target(&town, leader), Lane::Control, kind::JOIN, payload, LONG).await
+    };
+    // then it is told so at the door, and behind it
+    let error = ask(view.cluster_id, view.raft_id).await.expect_err("of another cluster").to_string();
+    assert!(error.contains(&format!("belongs to cluster {:032x}", theirs.0)), "{error}");
+    let answer = ask(None, None).await.expect("a stranger may ask");
+    let Ok(JoinAnswerV1::Refused(why)) = codec::decode(&answer) else { panic!("{answer:?}") };
+    assert!(why.contains(&format!("disk is of cluster {:032x}", theirs.0)), "{why}");
+    // and stays alone, and nobody here has heard of it
+    assert_eq!(voting(&started.replica.view()), ["n9"]);
+    assert_eq!(town.at(leader).view().members.len(), 2);
     // and a second process on a directory that is in use is told so
     let Err(Fatal::Setup(why)) = Replica::start(world(dir.path()), stranger(BTreeMap::new())).await else {
         panic!("the directory is taken");
