@@ -1,5 +1,6 @@
 //! Members come and go under load: from one node to three, to five, and back to three, with the commands that an operator
-//! types. Nobody who keeps within a limit notices, and nobody gets more than the limit.
+//! types; then each of three is replaced in turn, and one moves. Nobody who keeps within a limit notices, and nobody gets
+//! more than the limit.
 
 #![allow(clippy::disallowed_methods)] // Tests stand outside the product: clients of their own.
 
@@ -93,6 +94,15 @@ impl Load {
         Self { seen: seen.clone(), steady, stop, threads }
     }
 
+    /// Waits until its node holds leases that fit what it sends.
+    fn settle(&self) {
+        let until = Instant::now() + support::PATIENCE;
+        while self.steady.load(Ordering::SeqCst) < 12 {
+            assert!(Instant::now() < until, "the clients are not answered");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     fn stop(self, cluster: &Cluster) {
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads {
@@ -124,6 +134,20 @@ fn never_more_than_the_limit(admitted: &mut [(Instant, Instant)]) {
     let whole = admitted[admitted.len() - 1].1.duration_since(admitted[0].0).as_secs_f64();
     let (found, bound) = (admitted.len() as f64, BURST + RATE * whole);
     assert!(found > bound / 2.0, "{found} admitted of {bound:.1} in {whole:.1} s");
+}
+
+/// What clients saw, once all have stopped: those within a limit were asked when they did.
+fn judge(seen: &Mutex<Seen>) {
+    let mut seen = std::mem::take(&mut *seen.lock().expect("no panic"));
+    println!(
+        "{} requests within the limit, all answered 200, the slowest after {:?}; {} admitted and {} refused beyond it",
+        seen.steady,
+        seen.slowest,
+        seen.admitted.len(),
+        seen.refused
+    );
+    assert!(seen.steady > 30 && seen.refused > 0, "there was load, and more than the limit");
+    never_more_than_the_limit(&mut seen.admitted);
 }
 
 fn said(output: &Output) -> String {
@@ -158,11 +182,7 @@ fn members_come_and_go_under_load_and_nobody_within_a_limit_notices() {
     }
     assert_eq!(voters(&cluster, 3).len(), 5);
     // and every node has clients for long enough to hold leases that fit what they send
-    let until = Instant::now() + support::PATIENCE;
-    while loads.values().any(|load| load.steady.load(Ordering::SeqCst) < 12) {
-        assert!(Instant::now() < until, "the clients are not answered");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    loads.values().for_each(Load::settle);
     let alone = cluster.cluster(2, &["leave", "node-9"]);
     let why = String::from_utf8_lossy(&alone.stderr).into_owned();
     assert!(!alone.status.success() && why.contains("there is no member node-9"), "{why}");
@@ -199,16 +219,7 @@ fn members_come_and_go_under_load_and_nobody_within_a_limit_notices() {
     for (_, load) in loads {
         load.stop(&cluster);
     }
-    let mut seen = std::mem::take(&mut *seen.lock().expect("no panic"));
-    println!(
-        "{} requests within the limit, all answered 200, the slowest after {:?}; {} admitted and {} refused beyond it",
-        seen.steady,
-        seen.slowest,
-        seen.admitted.len(),
-        seen.refused
-    );
-    assert!(seen.steady > 30 && seen.refused > 0, "there was load, and more than the limit");
-    never_more_than_the_limit(&mut seen.admitted);
+    judge(&seen);
 
     // and a removed node is not started again on its disk, with a code that a supervisor understands
     for gone in [0, 1] {
@@ -227,6 +238,69 @@ fn members_come_and_go_under_load_and_nobody_within_a_limit_notices() {
     let refused = quorumgate(cluster.folder.path(), &["run", "--config", "twin.yaml"]);
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(refused.status.code() == Some(2) && why.contains("another process"), "{why}");
+}
+
+#[test]
+fn each_of_three_is_replaced_in_turn_and_one_moves_under_load_and_nobody_within_a_limit_notices() {
+    // given a cluster of three, with clients of each
+    let mut cluster = Cluster::start(3, &gateway());
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let mut loads: std::collections::BTreeMap<usize, Load> =
+        (0..3).map(|index| (index, Load::on(&cluster, index, &seen))).collect();
+    loads.values().for_each(Load::settle);
+    let nobody = cluster.cluster(0, &["replace", "node-9", "node-1"]);
+    let why = String::from_utf8_lossy(&nobody.stderr).into_owned();
+    assert!(nobody.status.code() == Some(2) && why.contains("there is no member node-9"), "{why}");
+    for old in 0..3 {
+        // when another one joins, gets clients, and replaces one of the three, whose own clients went before
+        let new = cluster.add_node();
+        said(&cluster.cluster(new, &["join"]));
+        cluster.wait_until_ready();
+        let load = Load::on(&cluster, new, &seen);
+        load.settle();
+        loads.insert(new, load);
+        loads.remove(&old).expect("it has clients").stop(&cluster);
+        let (from, to) = (cluster.nodes[old].name.clone(), cluster.nodes[new].name.clone());
+        let text = said(&cluster.cluster(new, &["replace", &from, &to]));
+        // then it is told so step by step, and the old one ends by itself
+        assert!(text.contains(&format!("replace {from} by {to}: ")) && text.ends_with("\ndone\n"), "{text}");
+        assert_eq!(cluster.wait_for_end(old, |_| ()).code(), Some(0), "{}", cluster.log(old));
+        let mut wanted: Vec<String> =
+            (old + 1..=new).map(|index| cluster.nodes[index].name.clone()).collect();
+        wanted.sort_unstable();
+        assert_eq!(voters(&cluster, new), wanted);
+    }
+    // when the leader of the three new ones is stopped, and comes back at another address
+    let mover = cluster.leader();
+    loads.remove(&mover).expect("it has clients").stop(&cluster);
+    assert_eq!(cluster.terminate(mover).code(), Some(0), "{}", cluster.log(mover));
+    let address = cluster.move_node(mover);
+    cluster.start_node(mover);
+    let name = cluster.nodes[mover].name.clone();
+    let text = said(&cluster.cluster(mover, &["join"]));
+    assert!(text.ends_with(&format!("{name} is a voter\n")), "{text}");
+    // then each of the three knows it there, it serves, and it is one of two that decide without the third
+    for index in 3..6 {
+        cluster.wait(index, "/v1/status", "told of the new address", |answer| {
+            let status: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
+            let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
+            let found = members.iter().find(|member| member["name"] == name.as_str());
+            found.is_some_and(|member| member["address"] == address.to_string())
+        });
+    }
+    cluster.wait_until_ready();
+    let load = Load::on(&cluster, mover, &seen);
+    load.settle();
+    loads.insert(mover, load);
+    let third = (3..6).find(|index| *index != mover && *index != cluster.leader()).expect("one of three");
+    loads.remove(&third).expect("it has clients").stop(&cluster);
+    assert_eq!(cluster.terminate(third).code(), Some(0), "{}", cluster.log(third));
+    let applied = cluster.apply(&gateway());
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    for (_, load) in loads {
+        load.stop(&cluster);
+    }
+    judge(&seen);
 }
 
 #[test]

@@ -20,12 +20,13 @@
 //! ```text
 //! plan     the next step of an operation (pure)      join     asking to be let in, letting in
 //! drive    carries an operation out                  order    operators' orders, the leader's report
-//! parting  the node that leaves
+//! parting  the node that leaves                        pace     whether a learner keeps up (pure)
 //! ```
 
 pub(crate) mod drive;
 pub(crate) mod join;
 pub(crate) mod order;
+mod pace;
 mod parting;
 pub mod plan;
 
@@ -86,7 +87,7 @@ async fn keep(core: &Core, identity: &IdentityV1) -> Result<(), Fatal> {
 /// Makes it durable whose disk this is.
 pub(crate) async fn write_identity(world: &World, identity: &IdentityV1) -> io::Result<()> {
     let disk = world.disk.clone();
-    let record = codec::seal(Kind::Identity, &codec::encode(identity));
+    let record = codec::seal(Kind::Identity, &codec::encode(identity))?;
     blocking(world, move || disk.write(Path::new(IDENTITY), &record)).await
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod standing;
 mod views;
 
 pub use lease::VIEW_LEASE;
+pub(crate) use lease::VIEWS_END_AFTER;
 pub use standing::Parting;
 
 use std::future::Future;

@@ -1,5 +1,6 @@
 //! What a gateway reads of its cluster: an immutable picture, published after each change.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use config::gateway::GatewayDocument;
@@ -35,8 +36,8 @@ pub struct View {
     pub members: Vec<ViewMember>,
     /// The membership operation under way.
     pub operation: Option<Operation>,
-    /// The last one that ended.
-    pub ended: Option<Ended>,
+    /// The last ones that ended, the newest at the end.
+    pub ended: Arc<VecDeque<Ended>>,
 }
 
 /// A member.

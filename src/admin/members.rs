@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use cluster::replica::{Ended, OrderError, Parting, Progress, Report};
+use cluster::state::members::Operation;
 use cluster::view::View;
 use config::ids::NodeName;
 use serde::Deserialize;
@@ -63,8 +64,8 @@ fn name(text: &str) -> Result<NodeName, String> {
 fn begun(answer: Result<Report, OrderError>) -> Response {
     let error = match answer {
         Ok(report) => {
-            let json =
-                json!({ "operation": report.operation.map(progress), "last": report.ended.map(ended) });
+            let (id, operation) = (report.begun, report.operation.map(progress));
+            let json = json!({ "id": id, "operation": operation, "ended": newest_first(report.ended) });
             return (StatusCode::ACCEPTED, axum::Json(json)).into_response();
         }
         Err(error) => error,
@@ -92,29 +93,27 @@ pub fn membership(view: &View, parting: Parting, joining: Option<String>, report
             })
         }),
     };
-    let last = match (report, view.operation.as_ref()) {
+    let known = || view.ended.iter().map(|it| result(&it.operation, it.failed.clone()));
+    let all = match (report, view.operation.as_ref()) {
         // Its own end is the last that it can know of, and the leader tells it nothing any more.
         (_, Some(it)) if parting == Parting::Removed => {
-            let by = it.by.as_ref().map(|by| by.as_str().to_owned());
-            let (kind, node) = (it.change.kind().to_owned(), it.node.as_str().to_owned());
-            return json!({
-                "operation": null,
-                "last": ended(Ended { id: it.id, kind, node, by, failed: None }),
-                "joining": null,
-            });
+            let all = known().chain([result(it, None)]).collect();
+            return json!({ "operation": null, "ended": newest_first(all), "joining": null });
         }
-        (Some(report), _) => report.ended.clone().map(ended),
-        (None, _) => view.ended.as_ref().map(|it| {
-            ended(Ended {
-                id: it.operation.id,
-                kind: it.operation.change.kind().to_owned(),
-                node: it.operation.node.as_str().to_owned(),
-                by: it.operation.by.as_ref().map(|by| by.as_str().to_owned()),
-                failed: it.failed.clone(),
-            })
-        }),
+        (Some(report), _) => report.ended.clone(),
+        (None, _) => known().collect(),
     };
-    json!({ "operation": operation, "last": last, "joining": joining })
+    json!({ "operation": operation, "ended": newest_first(all), "joining": joining })
+}
+
+fn result(it: &Operation, failed: Option<String>) -> Ended {
+    let by = it.by.as_ref().map(|by| by.as_str().to_owned());
+    let (kind, node) = (it.change.kind().to_owned(), it.node.as_str().to_owned());
+    Ended { id: it.id, kind, node, by, failed }
+}
+
+fn newest_first(all: Vec<Ended>) -> Value {
+    all.into_iter().rev().map(ended).collect()
 }
 
 fn progress(it: Progress) -> Value {

@@ -273,13 +273,14 @@ impl Ledger {
             let command = self.some(keys, usize::try_from(items).expect("fits"));
             let id = LogIdV1 { term: 1, index };
             let entry = EntryV1 { id, payload: PayloadV1::Command(CommandV1::from(&command)) };
-            writes.push(Write::Put(index, codec::seal(Kind::Entry, &codec::encode(&entry))));
+            writes.push(Write::Put(index, codec::seal(Kind::Entry, &codec::encode(&entry)).expect("short")));
             if writes.len() == 512 || index == at + log {
                 store.write(&writes).expect("written");
                 writes.clear();
             }
         }
-        let purged = codec::seal(Kind::LogId, &codec::encode(&LogIdV1 { term: 1, index: at }));
+        let purged =
+            codec::seal(Kind::LogId, &codec::encode(&LogIdV1 { term: 1, index: at })).expect("short");
         store
             .write(&[Write::Set(Fact::Purged, purged.clone()), Write::Set(Fact::Committed, purged)])
             .expect("written");

@@ -281,6 +281,18 @@ impl Cluster {
         index
     }
 
+    /// Gives a stopped node another address for peers, in its own file alone.
+    pub fn move_node(&mut self, index: usize) -> SocketAddr {
+        let node = &mut self.nodes[index];
+        let (old, new) = (node.peers, loopback(port()));
+        let text = std::fs::read_to_string(&node.file).expect("readable");
+        let moved = text.replace(&format!("listen: {old}"), &format!("listen: {new}"));
+        assert_ne!(moved, text, "the file names the old address");
+        std::fs::write(&node.file, moved).expect("written");
+        node.peers = new;
+        new
+    }
+
     /// Runs `quorumgate cluster …` against a node's door, as one types it.
     pub fn cluster(&self, index: usize, args: &[&str]) -> Output {
         let admin = self.nodes[index].admin.to_string();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::pace::{Pace, STALLED_MAX};
 use super::plan::{self, Now, Step};
 use super::{LOOK_AGAIN, propose};
 use crate::peer::message::kind;
@@ -14,16 +15,14 @@ use crate::peer::message::members::{MembersAnswerV1, MembersV1};
 use crate::peer::{Lane, Target, codec};
 use crate::raft::network::target;
 use crate::raft::types::{ChangeMembers, PeerNode, ReadPolicy};
+use crate::replica::VIEWS_END_AFTER;
 use crate::replica::core::{Core, Seat};
 use crate::state::command::Command;
 use crate::state::members::{MemberChange, Operation};
+use crate::world::BootNs;
 
 const CHANGE_WITHIN: Duration = Duration::from_secs(5);
 const READ_WITHIN: Duration = Duration::from_secs(1);
-/// A learner that takes no entry and no snapshot for this long has failed to catch up.
-const STALLED_MAX: Duration = Duration::from_secs(60);
-/// A learner this close to the leader's end is caught up.
-const BEHIND_MAX: u64 = 64;
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(10);
 const ASK_WITHIN: Duration = Duration::from_secs(1);
 /// A member that leaves and does not answer for this long is removed all the same: its leases end by themselves.
@@ -51,11 +50,14 @@ struct Memo {
     step: &'static str,
     /// When the present step began.
     step_since: Instant,
+    /// When the views of those who were removed end.
+    views_end: Option<BootNs>,
     caught_up: bool,
     handed_back: bool,
+    outlasted: bool,
     failed: Option<String>,
-    /// The furthest entry of the node that catches up, and since when.
-    matched: (Option<u64>, Instant),
+    /// Of the node that catches up.
+    pace: Pace,
     /// Who goes answered last.
     reached: Instant,
     /// Why a step was last tried again.
@@ -69,10 +71,12 @@ impl Memo {
             id,
             step: "",
             step_since: now,
+            views_end: None,
             caught_up: false,
             handed_back: false,
+            outlasted: false,
             failed: None,
-            matched: (None, now),
+            pace: Pace::new(now),
             reached: now,
             said: String::new(),
         }
@@ -110,7 +114,11 @@ async fn lead(core: &Arc<Core>, seat: &Arc<Seat>, term: u64) {
     while leads() {
         role.borrow_and_update();
         applied.borrow_and_update();
-        let operation = seat.shared.replicated.lock().state.members().operation().cloned();
+        let (operation, nobody_goes) = {
+            let replicated = seat.shared.replicated.lock();
+            let members = replicated.state.members();
+            (members.operation().cloned(), members.going().next().is_none())
+        };
         let id = operation.as_ref().map_or(0, |operation| operation.id);
         if memo.id != id {
             memo = Memo::new(id);
@@ -120,6 +128,7 @@ async fn lead(core: &Arc<Core>, seat: &Arc<Seat>, term: u64) {
             let now = Now {
                 caught_up: memo.caught_up,
                 handed_back: memo.handed_back,
+                outlasted: memo.outlasted || nobody_goes,
                 failed: memo.failed.as_deref(),
                 ..Now::of(role.membership.membership(), seat.raft_id.0)
             };
@@ -163,6 +172,7 @@ fn name_of(step: &Step) -> &'static str {
         Step::HandBack(_) => "handing back leases",
         Step::Vote(_) => "changing the voters",
         Step::Drop(_) => "removing a learner",
+        Step::Outlast => "outlasting the view of who is gone",
         Step::End => "ending",
         Step::Fail(_) => "failing",
     }
@@ -172,7 +182,7 @@ fn show(seat: &Seat, operation: Option<&Operation>, step: &Step, memo: &mut Memo
     let name = name_of(step);
     if memo.step != name {
         (memo.step, memo.step_since, memo.reached) = (name, Instant::now(), Instant::now());
-        memo.matched = (None, Instant::now());
+        memo.pace = Pace::new(Instant::now());
         if let Some(Operation { node, by, change, .. }) = operation {
             tracing::info!(kind = change.kind(), %node, by = ?by.as_ref().map(|by| by.as_str()), step = name, "membership");
         }
@@ -221,6 +231,12 @@ async fn carry_out(
             hand_back(core, seat, id, memo).await;
             Ok(())
         }
+        Step::Outlast => {
+            let now = core.world.clock.boot();
+            memo.outlasted = now >= *memo.views_end.get_or_insert(now.plus(VIEWS_END_AFTER));
+            sleep(LOOK_AGAIN).await;
+            Ok(())
+        }
         Step::Fail(why) => {
             memo.failed = Some(why.to_owned());
             Ok(())
@@ -244,15 +260,14 @@ async fn change(seat: &Seat, members: ChangeMembers<u64, PeerNode>, retain: bool
 fn catch_up(seat: &Seat, id: u64, memo: &mut Memo) {
     let (last, all) = seat.matched();
     let matched = all.get(&id).copied().flatten();
-    if matched > memo.matched.0 {
-        memo.matched = (matched, Instant::now());
-    }
+    let now = Instant::now();
+    memo.pace.saw(matched, last, seat.transfers.bytes(id), now);
     if let Some(progress) = seat.progress.lock().as_mut() {
         progress.entries = Some((matched.unwrap_or(0), last));
     }
-    if matched.is_some_and(|matched| matched + BEHIND_MAX >= last) {
+    if memo.pace.is_caught_up() {
         memo.caught_up = true;
-    } else if memo.matched.1.elapsed() > STALLED_MAX {
+    } else if memo.pace.is_stalled(now) {
         let has = matched.map_or("no entry".to_owned(), |index| format!("entry {index}"));
         memo.failed =
             Some(format!("it has {has} of {last} and took no more for {} s", STALLED_MAX.as_secs()));
@@ -263,7 +278,7 @@ fn catch_up(seat: &Seat, id: u64, memo: &mut Memo) {
 async fn hand_back(core: &Core, seat: &Seat, id: u64, memo: &mut Memo) {
     let Some(target) = seat.member(id) else { return memo.handed_back = true };
     match ask(core, &target, &MembersV1::HandBack(id)).await {
-        Ok(MembersAnswerV1::Ready) => memo.handed_back = true,
+        Ok(MembersAnswerV1::Ready) => (memo.handed_back, memo.outlasted) = (true, true),
         Ok(_) => memo.reached = Instant::now(),
         Err(reason) if memo.reached.elapsed() > UNREACHED_MAX => {
             tracing::warn!(node = %target.name, %reason, "does not answer: removed without its leases, which count as spent");

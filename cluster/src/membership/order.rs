@@ -8,7 +8,7 @@ use bytes::Bytes;
 use config::ids::NodeName;
 
 use super::plan::VOTERS_MAX;
-use super::propose;
+use super::{parting, propose};
 use crate::peer::message::kind;
 use crate::peer::message::members::{EndedV1, MembersAnswerV1, MembersV1, ProgressV1, RefusalV1, ReportV1};
 use crate::peer::{CallError, Lane, codec};
@@ -96,7 +96,10 @@ pub(super) async fn here(seat: &Seat, question: &MembersV1) -> Result<MembersAns
         Err((refusal, why)) => return Ok(MembersAnswerV1::Refused(refusal, why)),
     };
     match propose(seat, Command::Begin(change)).await? {
-        Outcome::Begun(Begun::Yes(_)) => Ok(MembersAnswerV1::Report(Box::new(known(seat)))),
+        Outcome::Begun(Begun::Yes(id)) => {
+            let report = ReportV1 { begun: Some(id), ..known(seat) };
+            Ok(MembersAnswerV1::Report(Box::new(report)))
+        }
         Outcome::Begun(Begun::Busy) => Ok(busy(seat)),
         other => Err(format!("the order was answered with {other:?}")),
     }
@@ -196,7 +199,7 @@ fn known(seat: &Seat) -> ReportV1 {
     let (operation, ended) = {
         let replicated = seat.shared.replicated.lock();
         let members = replicated.state.members();
-        (members.operation().cloned(), members.ended().cloned())
+        (members.operation().cloned(), members.ended().clone())
     };
     let progress = seat.progress.lock().clone();
     let name = |name: &NodeName| name.as_str().to_owned();
@@ -212,28 +215,28 @@ fn known(seat: &Seat) -> ReportV1 {
             entries: progress.and_then(|progress| progress.entries),
         }
     });
-    let ended = ended.map(|it| EndedV1 {
+    let ended = ended.iter().map(|it| EndedV1 {
         id: it.operation.id,
         kind: it.operation.change.kind().to_owned(),
         node: name(&it.operation.node),
         by: it.operation.by.as_ref().map(name),
-        failed: it.failed,
+        failed: it.failed.clone(),
     });
     let (last_index, matched) = seat.matched();
-    ReportV1 { operation, ended, last_index, matched: matched.into_iter().collect() }
+    let (ended, matched) = (ended.collect(), matched.into_iter().collect());
+    ReportV1 { operation, ended, begun: None, last_index, matched }
 }
 
-/// Answers a question about members, from another node.
+/// Answers a question about members, from another member.
 pub(crate) async fn asked(
     core: &Arc<Core>,
-    from: Option<RaftId>,
+    from: RaftId,
     question: MembersV1,
 ) -> Result<MembersAnswerV1, String> {
     let seat = core.seat().ok_or("this node belongs to no cluster yet")?;
-    from.ok_or("a node that is no member has no say in who is")?;
     match question {
-        MembersV1::HandBack(id) => super::parting::hand_back(core, &seat, id),
-        MembersV1::Removed(id) => super::parting::told(core, &seat, id).await,
+        MembersV1::HandBack(id) => parting::hand_back(core, &seat, from, id),
+        MembersV1::Removed(id) => parting::told(core, &seat, from, id).await,
         question => here(&seat, &question).await,
     }
 }

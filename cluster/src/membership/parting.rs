@@ -18,22 +18,36 @@ pub(super) fn removed_text(raft_id: u64, cluster_id: u128) -> String {
 }
 
 /// The leader tells this node to hand back and finish.
-pub(super) fn hand_back(core: &Core, seat: &Seat, id: u64) -> Result<MembersAnswerV1, String> {
-    if seat.raft_id != RaftId(id) {
-        return Err(format!("this node's raft id is {}, not {id}", seat.raft_id.0));
-    }
+pub(super) fn hand_back(core: &Core, seat: &Seat, from: RaftId, id: u64) -> Result<MembersAnswerV1, String> {
+    is_meant(seat, from, id)?;
     core.standing.part(Parting::HandBack);
     let ready = core.standing.is_ready();
     Ok(if ready { MembersAnswerV1::Ready } else { MembersAnswerV1::Draining })
 }
 
 /// A member tells this node that it was removed.
-pub(super) async fn told(core: &Arc<Core>, seat: &Seat, id: u64) -> Result<MembersAnswerV1, String> {
+pub(super) async fn told(
+    core: &Arc<Core>,
+    seat: &Seat,
+    from: RaftId,
+    id: u64,
+) -> Result<MembersAnswerV1, String> {
+    is_meant(seat, from, id)?;
+    removed(core, seat).await;
+    Ok(MembersAnswerV1::Ready)
+}
+
+/// Such words are obeyed if the leader says them that this node knows, or its own log.
+fn is_meant(seat: &Seat, from: RaftId, id: u64) -> Result<(), String> {
     if seat.raft_id != RaftId(id) {
         return Err(format!("this node's raft id is {}, not {id}", seat.raft_id.0));
     }
-    removed(core, seat).await;
-    Ok(MembersAnswerV1::Ready)
+    let leads = seat.role.borrow().leader == Some(from.0);
+    let members = seat.shared.replicated.lock().state.members().operation().cloned();
+    if leads || members.and_then(|operation| operation.change.removes()) == Some(seat.raft_id) {
+        return Ok(());
+    }
+    Err(format!("node {} does not lead, and this node's log has no order that removes it", from.0))
 }
 
 /// Whether the applied log says that this node was removed. The same while the log is read anew: who is to leave is never

@@ -4,8 +4,9 @@
 //! step, and a new leader goes on where the old one was cut off.
 //!
 //! ```text
-//! join      listen or move ─▶ catch up ─▶ vote, in place of others of its name ─▶ drop those that only listen ─▶ end
-//! leave     hand over, if it leads ─▶ hand back ─▶ vote without it, or drop it ─▶ end
+//! join      listen or move ─▶ catch up ─▶ vote, in place of others of its name ─▶ drop those that only listen
+//!           ─▶ outlast the others' views ─▶ end
+//! leave     hand over, if it leads ─▶ hand back ─▶ vote without it, or drop it ─▶ outlast its view ─▶ end
 //! replace   catch up ─▶ the same, in one change that gives the vote to the new one
 //! failed    drop what joined and does not vote ─▶ end
 //! ```
@@ -31,6 +32,8 @@ pub struct Now<'a> {
     pub caught_up: bool,
     /// Who goes holds no lease any more, or can not be asked.
     pub handed_back: bool,
+    /// Who goes serves nobody any more: it said so, or its view has ended, or there is none.
+    pub outlasted: bool,
     /// Why the operation can not be carried out.
     pub failed: Option<&'a str>,
 }
@@ -54,6 +57,8 @@ pub enum Step {
     Vote(BTreeSet<u64>),
     /// These listen no more.
     Drop(BTreeSet<u64>),
+    /// Wait until nobody who was removed can believe in its view any more.
+    Outlast,
     /// Nothing is left to do.
     End,
     /// It can not be carried out.
@@ -65,7 +70,11 @@ impl<'a> Now<'a> {
     pub fn of(membership: &Membership, leader: u64) -> Self {
         let nodes = membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
         let configs = membership.get_joint_config().clone();
-        Now { configs, nodes, leader, caught_up: false, handed_back: false, failed: None }
+        Now { configs, nodes, leader, caught_up: false, handed_back: false, outlasted: false, failed: None }
+    }
+
+    fn end(&self) -> Step {
+        if self.outlasted { Step::End } else { Step::Outlast }
     }
 
     fn voters(&self) -> BTreeSet<u64> {
@@ -116,12 +125,12 @@ fn join(id: u64, node: PeerNode, now: &Now<'_>) -> Step {
     if target != voters {
         return Step::Vote(target);
     }
-    if old.is_empty() { Step::End } else { Step::Drop(old) }
+    if old.is_empty() { now.end() } else { Step::Drop(old) }
 }
 
 fn remove(gone: u64, heir: Option<u64>, now: &Now<'_>) -> Step {
     if !now.nodes.contains_key(&gone) {
-        return Step::End;
+        return now.end();
     }
     let voters = now.voters();
     if let Some(heir) = heir {
@@ -164,7 +173,8 @@ mod tests {
     fn now(voters: &[u64], nodes: &[(u64, &str)]) -> Now<'static> {
         let nodes = nodes.iter().map(|(id, name)| (*id, node(name))).collect();
         let configs = vec![voters.iter().copied().collect()];
-        Now { configs, nodes, leader: 1, caught_up: false, handed_back: false, failed: None }
+        let (caught_up, handed_back, outlasted) = (false, false, false);
+        Now { configs, nodes, leader: 1, caught_up, handed_back, outlasted, failed: None }
     }
 
     fn operation(node: &str, change: MemberChange) -> Operation {
@@ -192,6 +202,7 @@ mod tests {
                 Step::CatchUp(_) => now.caught_up = true,
                 Step::HandOver => now.leader = 2,
                 Step::HandBack(_) => now.handed_back = true,
+                Step::Outlast => now.outlasted = true,
                 Step::Drop(ids) => now.nodes.retain(|id, _| !ids.contains(id)),
                 Step::Fail(why) => now.failed = Some(why),
                 Step::End => {
@@ -250,7 +261,8 @@ mod tests {
             let mut cut = now(&[1, 2, 3], &members);
             for _ in 0..steps.len() {
                 // when the next leader carries it to its end
-                let forgotten = Now { caught_up: false, handed_back: false, leader: 3, ..cut.clone() };
+                let forgotten =
+                    Now { caught_up: false, handed_back: false, outlasted: false, leader: 3, ..cut.clone() };
                 let (_, after) = run(&operation, forgotten);
                 // then the members are the same
                 assert_eq!((&after.configs, &after.nodes), (&whole.configs, &whole.nodes));
@@ -265,6 +277,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn who_may_still_believe_in_its_view_is_outlasted_once_it_is_no_member() {
+        // given a member that does not answer, and a node with a new disk whose old number votes
+        let members = [(1, "n1"), (2, "n2"), (3, "n3")];
+        let join = MemberChange::Join { id: RaftId(7), address: "n2:1".to_owned() };
+        let learner = [&members[..], &[(7, "n2")]].concat();
+        let begun = [
+            (MemberChange::Leave { id: RaftId(2) }, now(&[1, 2, 3], &members)),
+            (join, now(&[1, 2, 3], &learner)),
+        ];
+        for (change, now) in begun {
+            // when it is removed, or the other takes its place
+            let (steps, _) = run(&operation("n2", change), now.clone());
+            // then that is the last thing before the end, which waits for it
+            let [.., Step::Vote(_), Step::Settle(_), Step::Outlast, Step::End] = steps[..] else {
+                panic!("{steps:?}")
+            };
+        }
+        // and one that said that it serves nobody is not waited for
+        let said = Now { handed_back: true, outlasted: true, ..now(&[1, 2, 3], &members) };
+        let (steps, _) = run(&operation("n2", MemberChange::Leave { id: RaftId(2) }), said);
+        assert!(!steps.contains(&Step::Outlast), "{steps:?}");
     }
 
     #[test]

@@ -43,8 +43,8 @@ pub enum CodecError {
         /// How many are left over.
         rest: usize,
     },
-    /// A record on disk has the wrong frame.
-    #[error("a damaged record: found {found}, wanted {wanted}")]
+    /// A record on disk has the wrong frame, or is too long for one.
+    #[error("a bad record: found {found}, wanted {wanted}")]
     Frame {
         /// What was there.
         found: String,
@@ -115,16 +115,25 @@ fn read<T: DeserializeOwned, const MAX: usize>(
 }
 
 /// Puts the frame of a record on disk around `payload`.
-pub fn seal(kind: Kind, payload: &[u8]) -> Vec<u8> {
-    let len =
-        u32::try_from(payload.len()).expect("a record is shorter than 4 GiB: a document is the largest");
+///
+/// # Errors
+/// [`CodecError::Frame`] for one so long that it could not be read again.
+pub fn seal(kind: Kind, payload: &[u8]) -> Result<Vec<u8>, CodecError> {
+    let len = fits(payload.len())?;
     let mut record = Vec::with_capacity(HEAD + payload.len() + CRC);
     record.extend_from_slice(&[MAGIC, FORMAT]);
     record.extend_from_slice(&(kind as u16).to_le_bytes());
     record.extend_from_slice(&len.to_le_bytes());
     record.extend_from_slice(payload);
     record.extend_from_slice(&crc32fast::hash(&record).to_le_bytes());
-    record
+    Ok(record)
+}
+
+fn fits(len: usize) -> Result<u32, CodecError> {
+    u32::try_from(len).ok().filter(|_| len <= DISK_BYTES_MAX).ok_or_else(|| CodecError::Frame {
+        found: format!("a record of {len} bytes"),
+        wanted: format!("at most {DISK_BYTES_MAX}"),
+    })
 }
 
 /// Bytes of the record that begins here, with its frame; none: its length has not come yet.
@@ -135,10 +144,7 @@ pub fn record_len(begin: &[u8]) -> Result<Option<usize>, CodecError> {
     let Some([magic, format, _, _, l0, l1, l2, l3]) = begin.first_chunk::<HEAD>() else { return Ok(None) };
     begins(*magic, *format)?;
     let len = u32::from_le_bytes([*l0, *l1, *l2, *l3]) as usize;
-    if len > DISK_BYTES_MAX {
-        let wanted = format!("at most {DISK_BYTES_MAX}");
-        return Err(CodecError::Frame { found: format!("a record of {len} bytes"), wanted });
-    }
+    fits(len)?;
     Ok(Some(HEAD + len + CRC))
 }
 
@@ -202,9 +208,18 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_could_not_be_read_again_is_not_written() {
+        let payload = vec![0; DISK_BYTES_MAX + 1];
+        let longest = seal(Kind::Entry, &payload[1..]).expect("it fits");
+        assert_eq!(record_len(&longest), Ok(Some(longest.len())));
+        let error = seal(Kind::Entry, &payload).expect_err("one byte too many");
+        assert!(error.to_string().contains("wanted at most"), "{error}");
+    }
+
+    #[test]
     fn a_record_with_one_flipped_bit_is_refused() {
         // given a record
-        let record = seal(Kind::Entry, b"payload");
+        let record = seal(Kind::Entry, b"payload").expect("short");
         assert_eq!(open(Kind::Entry, &record), Ok(&b"payload"[..]));
         // when any one bit is flipped, then it does not open
         for bit in 0..record.len() * 8 {

@@ -232,7 +232,7 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let record = codec::seal(Kind::Vote, &codec::encode(&VoteV1::from(*vote)));
+        let record = codec::seal(Kind::Vote, &codec::encode(&VoteV1::from(*vote)))?;
         let (tx, rx) = oneshot::channel();
         self.enqueue(vec![Write::Set(Fact::Vote, record)], Done::Vote(*vote, tx)).await?;
         rx.await.unwrap_or_else(|_| Err(ended()))
@@ -260,7 +260,7 @@ impl RaftLogStorage<TypeConfig> for Log {
             let mut image = self.image.lock();
             for entry in entries {
                 let index = entry.log_id.index;
-                let record = codec::seal(Kind::Entry, &codec::encode(&EntryV1::from(&entry)));
+                let record = codec::seal(Kind::Entry, &codec::encode(&EntryV1::from(&entry)))?;
                 image.entries.insert(index, Held { entry, bytes: record.len(), received });
                 writes.push(Write::Put(index, record));
             }
@@ -282,7 +282,7 @@ impl RaftLogStorage<TypeConfig> for Log {
             std::mem::replace(&mut image.entries, kept)
         };
         drop_beside(&self.world, purged);
-        let record = codec::seal(Kind::LogId, &codec::encode(&LogIdV1::from(log_id)));
+        let record = codec::seal(Kind::LogId, &codec::encode(&LogIdV1::from(log_id)))?;
         let writes = vec![Write::Set(Fact::Purged, record), Write::RemoveThrough(log_id.index)];
         self.enqueue(writes, Done::Nobody).await
     }
@@ -347,6 +347,7 @@ impl Writer {
         let committed = image.committed.filter(|id| image.committed_waits && Some(id.index) <= self.put)?;
         image.committed_waits = false;
         let record = codec::seal(Kind::LogId, &codec::encode(&LogIdV1::from(committed)));
+        let record = record.expect("a log id has a few bytes");
         Some(Write::Set(Fact::Committed, record))
     }
 

@@ -53,23 +53,60 @@ impl Addresses {
     }
 }
 
+/// How far snapshots have been sent: member → bytes that it acknowledged of the one on its way. openraft says nothing of a
+/// snapshot before it is in. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Transfers(Arc<Mutex<BTreeMap<u64, u64>>>);
+
+impl Transfers {
+    /// What `id` has of the snapshot that is being sent to it; 0: none is.
+    pub fn bytes(&self, id: u64) -> u64 {
+        self.0.lock().get(&id).copied().unwrap_or(0)
+    }
+
+    fn begin(&self, id: u64) -> Transfer {
+        Transfer { all: self.clone(), id }
+    }
+}
+
+/// A snapshot on its way; forgotten when dropped.
+struct Transfer {
+    all: Transfers,
+    id: u64,
+}
+
+impl Transfer {
+    fn acknowledged(&self, bytes: u64) {
+        self.all.0.lock().insert(self.id, bytes);
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.all.0.lock().remove(&self.id);
+    }
+}
+
 /// Makes clients.
 #[derive(Debug)]
 pub struct Network {
     peers: Peers,
     addresses: Addresses,
+    transfers: Transfers,
     world: World,
 }
 
 impl Network {
-    /// Calls go through `peers`, to where `addresses` says; snapshots are read from `world`'s disk.
-    pub fn new(peers: Peers, addresses: Addresses, world: World) -> Self {
-        Self { peers, addresses, world }
+    /// Calls go through `peers`, to where `addresses` says; snapshots are read from `world`'s disk, and `transfers` notes how
+    /// far they are.
+    pub fn new(peers: Peers, addresses: Addresses, transfers: Transfers, world: World) -> Self {
+        Self { peers, addresses, transfers, world }
     }
 
     fn client(&self, id: u64, node: &PeerNode, lane: Lane) -> Client {
-        let (peers, addresses) = (self.peers.clone(), self.addresses.clone());
-        Client { peers, addresses, world: self.world.clone(), id, node: node.clone(), lane }
+        let (peers, addresses, transfers) =
+            (self.peers.clone(), self.addresses.clone(), self.transfers.clone());
+        Client { peers, addresses, transfers, world: self.world.clone(), id, node: node.clone(), lane }
     }
 }
 
@@ -100,6 +137,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub struct Client {
     peers: Peers,
     addresses: Addresses,
+    transfers: Transfers,
     world: World,
     id: u64,
     /// Where it was when this client was made: the last word on a node that is no member any more.
@@ -182,6 +220,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             return Err(failed("a snapshot that is not on this disk yet is not sent on".to_owned()).into());
         };
         let (last, total) = (snapshot.meta.last_log_id.map(Into::into), file.size());
+        let transfer = self.transfers.begin(self.id);
         let mut offset = 0;
         loop {
             let from = file.clone();
@@ -196,7 +235,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
             };
             match reply {
                 SnapshotReplyV1::Done(vote) => return Ok(SnapshotResponse::new(vote.into())),
-                SnapshotReplyV1::Continue(next) if next == end && end < total => offset = end,
+                SnapshotReplyV1::Continue(next) if next == end && end < total => {
+                    offset = end;
+                    transfer.acknowledged(offset);
+                }
                 SnapshotReplyV1::Continue(next) => {
                     let text = format!("the receiver wants byte {next}, {end} of {total} were sent");
                     return Err(failed(text).into());

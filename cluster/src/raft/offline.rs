@@ -103,9 +103,9 @@ pub async fn begin_anew(world: &World, held: Held, cluster_id: u128, me: Member)
     let meta = SnapshotMeta { last_log_id: Some(place), last_membership };
     Shelf::new(world.clone()).store(Content { meta, state }).await?;
     let vote = Vote { leader_id: LeaderId { term: term_last + 1, voted_for: id }, committed: false };
-    let place = codec::seal(Kind::LogId, &codec::encode(&LogIdV1::from(place)));
+    let place = codec::seal(Kind::LogId, &codec::encode(&LogIdV1::from(place)))?;
     let facts = vec![
-        Write::Set(Fact::Vote, codec::seal(Kind::Vote, &codec::encode(&VoteV1::from(vote)))),
+        Write::Set(Fact::Vote, codec::seal(Kind::Vote, &codec::encode(&VoteV1::from(vote)))?),
         Write::Set(Fact::Purged, place.clone()),
         Write::Set(Fact::Committed, place),
     ];

@@ -29,7 +29,7 @@ use crate::peer::{Identity, Lane, Peers, Target};
 use crate::raft::backend::Redb;
 use crate::raft::log::Log;
 use crate::raft::machine::{Machine, Raft, Shared};
-use crate::raft::network::{Addresses, Network, target};
+use crate::raft::network::{Addresses, Network, Transfers, target};
 use crate::raft::offline::STORE;
 use crate::raft::serve::Service;
 use crate::raft::types::{PeerNode, RaftFatal, StoredMembership, TypeConfig, WatchReceiver};
@@ -88,6 +88,8 @@ pub(crate) struct Seat {
     pub changed: Notify,
     /// How far the membership operation is; none: there is none, or this node does not lead.
     pub progress: Mutex<Option<Progress>>,
+    /// How far snapshots have been sent to members.
+    pub transfers: Transfers,
     addresses: Addresses,
 }
 
@@ -163,8 +165,9 @@ impl Core {
         let (machine, shared) = Machine::open(&self.world, log.clone(), self.bell.clone())
             .await
             .map_err(failed("reading the snapshot"))?;
-        let addresses = Addresses::default();
-        let network = Network::new(self.peers.clone(), addresses.clone(), self.world.clone());
+        let (addresses, transfers) = (Addresses::default(), Transfers::default());
+        let network =
+            Network::new(self.peers.clone(), addresses.clone(), transfers.clone(), self.world.clone());
         let raft = Raft::new(
             identity.raft_id,
             crate::raft::config(self.node.snapshot_after_entries),
@@ -189,6 +192,7 @@ impl Core {
             told: Notify::new(),
             changed: Notify::new(),
             progress: Mutex::default(),
+            transfers,
             addresses,
         });
         {
@@ -259,6 +263,12 @@ impl Seat {
         self.role.borrow().leading.is_some()
     }
 
+    /// Whether the membership knows a node under this number and name.
+    pub fn is_member(&self, id: RaftId, name: &NodeName) -> bool {
+        let role = self.role.borrow();
+        role.membership.membership().get_node(&id.0).is_some_and(|node| same(name, &node.name))
+    }
+
     /// Whether a raft id was taken away, or was never given to anybody: ids are places in the log, so the log has passed
     /// it, and the state knows nobody who holds it.
     pub fn is_fenced(&self, id: RaftId) -> bool {
@@ -313,6 +323,18 @@ impl Seat {
         let (_, matched) = self.matched();
         let others = matched.iter().filter(|(id, _)| **id != self.raft_id.0 && voters.contains(id));
         others.max_by_key(|(id, at)| (running.contains(id), **at)).map(|(id, _)| *id)
+    }
+
+    /// All members, and those whom the operation under way has removed: id and name. Who is gone without a word may believe
+    /// in its view until the operation's end.
+    pub fn members_and_going(&self) -> BTreeMap<u64, String> {
+        let mut all: BTreeMap<u64, String> = {
+            let replicated = self.shared.replicated.lock();
+            let going = replicated.state.members().going();
+            going.map(|(id, member)| (id.0, member.name.as_str().to_owned())).collect()
+        };
+        all.extend(self.members());
+        all
     }
 
     /// All members: id and name.

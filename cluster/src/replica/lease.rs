@@ -3,7 +3,7 @@
 //! Every 500 ms, and at each new revision, a node probes the leader: "I show revision r". The leader has a majority
 //! confirm it and answers with an index; once the node shows that much, its view is good until 5 s after it *sent* the
 //! probe: longer than the longest failover, so that a change of leader turns no request away. A change is seen by all when
-//! every member says so, or 5 s after its commit: no probe answered before it gives
+//! every member says so, or 5 s after its commit — one that an operation has removed counts until the operation's end: no probe answered before it gives
 //! a longer lease, and none answered after it gives one without it.
 
 use std::sync::Arc;
@@ -32,6 +32,8 @@ const PROBE_EVERY: Duration = Duration::from_millis(500);
 const PROBE_WITHIN: Duration = Duration::from_secs(1);
 /// Covers the difference in rate of two clocks over a lease, and the reading of them.
 const MARGIN: Duration = Duration::from_millis(20);
+/// This long after the last probe was answered, no view is good by it any more.
+pub(crate) const VIEWS_END_AFTER: Duration = VIEW_LEASE.saturating_add(MARGIN);
 
 /// Renews the lease as long as the seat's consensus core runs.
 pub(crate) async fn run(core: Arc<Core>, seat: Arc<Seat>) {
@@ -98,9 +100,9 @@ pub(crate) async fn seen_by_all(core: &Core, seat: &Seat, revision: Revision) ->
     let silent = |seat: &Seat| -> Vec<String> {
         let shown = seat.shown.lock();
         let behind = |id: &u64| shown.get(id).is_none_or(|shown| *shown < revision);
-        seat.members().into_iter().filter(|(id, _)| behind(id)).map(|(_, name)| name).collect()
+        seat.members_and_going().into_iter().filter(|(id, _)| behind(id)).map(|(_, name)| name).collect()
     };
-    let ended = core.world.clock.boot().plus(VIEW_LEASE + MARGIN);
+    let ended = core.world.clock.boot().plus(VIEWS_END_AFTER);
     loop {
         let told = seat.told.notified();
         tokio::pin!(told);

@@ -119,11 +119,23 @@ fn fence(seat: &Seat, id: RaftId) -> Result<(), String> {
     Ok(())
 }
 
+/// Whoever has a certificate can say any number that nobody holds yet. A member is who the membership knows under both.
+fn member(core: &Core, from: &Caller) -> Result<RaftId, String> {
+    let known = from.raft_id.filter(|id| {
+        let seat = core.seat();
+        seat.is_some_and(|seat| seat.is_member(*id, &from.name))
+    });
+    known.ok_or_else(|| format!("node {} is no member here: it may only ask to be let in", from.name))
+}
+
 async fn control(core: &Arc<Core>, from: Caller, kind: u16, payload: &[u8]) -> Result<Bytes, String> {
     let seat = core.seat();
     let fenced = from.raft_id.zip(seat).and_then(|(id, seat)| fence(&seat, id).err());
-    if let Some(reason) = fenced.as_ref().filter(|_| kind != kind::JOIN) {
-        return Err(reason.clone());
+    if kind != kind::JOIN {
+        if let Some(reason) = fenced {
+            return Err(reason);
+        }
+        member(core, &from)?;
     }
     let answer = match kind {
         kind::APPLY => {
@@ -145,7 +157,7 @@ async fn control(core: &Arc<Core>, from: Caller, kind: u16, payload: &[u8]) -> R
         kind::JOIN => {
             let join: JoinV1 = read(payload)?;
             // A member passes on what another node asked of it; a stranger speaks for itself alone.
-            if (from.raft_id.is_none() || fenced.is_some()) && !same(&from.name, &join.name) {
+            if member(core, &from).is_err() && !same(&from.name, &join.name) {
                 return Err(format!("node {} asks to join as {}", from.name, join.name));
             }
             codec::encode(&membership::join::asked(core, join).await)
@@ -161,7 +173,10 @@ async fn control(core: &Arc<Core>, from: Caller, kind: u16, payload: &[u8]) -> R
             };
             codec::encode(&answer)
         }
-        kind::MEMBERS => codec::encode(&membership::order::asked(core, from.raft_id, read(payload)?).await?),
+        kind::MEMBERS => codec::encode(&{
+            let from = member(core, &from)?;
+            membership::order::asked(core, from, read(payload)?).await?
+        }),
         _ => return Err(format!("found message kind {kind}, wanted one of control's")),
     };
     Ok(answer.into())

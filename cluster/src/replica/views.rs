@@ -78,7 +78,7 @@ fn build(seat: &Seat) -> View {
         buckets: state.ledger().buckets(),
         members: members.collect(),
         operation: state.members().operation().cloned(),
-        ended: state.members().ended().cloned(),
+        ended: state.members().ended().clone(),
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! An operation is in the log from its begin to its end, so that a new leader goes on with it, and a second one can not
 //! begin meanwhile. Who was removed holds no raft id any more; a number that the log has passed and nobody holds is never
-//! given out again, so it is the mark of a node that was removed.
+//! given out again, so it is the mark of a node that was removed. A node that asks again and again to be let in, and never
+//! comes, leaves no trace of its own making: only its last numbers are kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use config::ids::NodeName;
 use serde::{Deserialize, Serialize};
@@ -13,12 +15,20 @@ use super::command::Member;
 use super::digest::Digester;
 use super::ids::RaftId;
 
+/// Numbers of one name that never became a member's; with one more, the oldest is forgotten.
+const WAITING_MAX: usize = 8;
+/// Operations whose result is kept: nodes that wait for a place begin the next one at once, and whoever ordered one asks a
+/// little later what became of it.
+pub const ENDED_MAX: usize = 8;
+
 /// Members, and nodes that were given a raft id to become one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     pub(super) by_id: BTreeMap<RaftId, Member>,
+    /// Of these, the ones whose first join has not been carried out.
+    pub(super) waiting: BTreeSet<RaftId>,
     pub(super) operation: Option<Operation>,
-    pub(super) ended: Option<Ended>,
+    pub(super) ended: Arc<VecDeque<Ended>>,
 }
 
 /// A change of members that an operation carries out.
@@ -52,6 +62,14 @@ impl MemberChange {
             Self::Join { .. } => "join",
             Self::Leave { .. } => "leave",
             Self::Replace { .. } => "replace",
+        }
+    }
+
+    /// The node that the change lets in, or at another address.
+    pub fn joins(&self) -> Option<RaftId> {
+        match self {
+            Self::Join { id, .. } => Some(*id),
+            Self::Leave { .. } | Self::Replace { .. } => None,
         }
     }
 
@@ -113,13 +131,46 @@ impl Members {
         self.operation.as_ref()
     }
 
-    /// The last operation that ended.
-    pub fn ended(&self) -> Option<&Ended> {
-        self.ended.as_ref()
+    /// Whom the operation under way removes: by their number, or as the others of a name that were members.
+    pub fn going(&self) -> impl Iterator<Item = (RaftId, &Member)> {
+        let goes = |id: RaftId, member: &Member| match self.operation.as_ref() {
+            None => false,
+            Some(Operation { change: MemberChange::Join { id: joined, .. }, node, .. }) => {
+                id != *joined && member.name == *node && !self.waiting.contains(&id)
+            }
+            Some(operation) => operation.change.removes() == Some(id),
+        };
+        self.by_id.iter().filter(move |(id, member)| goes(**id, member)).map(|(id, member)| (*id, member))
+    }
+
+    /// The operations that ended last, at most [`ENDED_MAX`], the newest at the end.
+    pub fn ended(&self) -> &Arc<VecDeque<Ended>> {
+        &self.ended
+    }
+
+    /// Whether `id` was given out and never became a member's.
+    pub fn is_waiting(&self, id: RaftId) -> bool {
+        self.waiting.contains(&id)
+    }
+
+    /// A member from the beginning.
+    pub(super) fn seat(&mut self, id: RaftId, member: Member) {
+        self.by_id.insert(id, member);
     }
 
     pub(super) fn admit(&mut self, id: RaftId, member: Member) {
+        let name = member.name.clone();
         self.by_id.insert(id, member);
+        self.waiting.insert(id);
+        let joining = self.operation.as_ref().and_then(|operation| operation.change.joins());
+        let waits =
+            |id: &RaftId| Some(*id) != joining && self.by_id.get(id).is_some_and(|it| it.name == name);
+        let waiting: Vec<RaftId> = self.waiting.iter().copied().filter(waits).collect();
+        for forgotten in &waiting[..waiting.len().saturating_sub(WAITING_MAX)] {
+            self.by_id.remove(forgotten);
+            self.waiting.remove(forgotten);
+        }
+        self.check();
     }
 
     pub(super) fn begin(&mut self, index: u64, change: &MemberChange) -> Begun {
@@ -149,18 +200,32 @@ impl Members {
             match &operation.change {
                 MemberChange::Join { id: joined, .. } => {
                     self.by_id.retain(|id, member| id == joined || member.name != operation.node);
+                    self.waiting.remove(joined);
                 }
                 MemberChange::Leave { id } | MemberChange::Replace { old: id, .. } => {
                     self.by_id.remove(id);
                 }
             }
         }
-        self.ended = Some(Ended { operation, failed: failed.map(str::to_owned) });
+        self.waiting.retain(|id| self.by_id.contains_key(id));
+        let ended = Arc::make_mut(&mut self.ended);
+        ended.push_back(Ended { operation, failed: failed.map(str::to_owned) });
+        if ended.len() > ENDED_MAX {
+            ended.pop_front();
+        }
+        self.check();
+    }
+
+    fn check(&self) {
+        debug_assert!(self.waiting.iter().all(|id| self.by_id.contains_key(id)), "who waits holds a number");
     }
 
     pub(super) fn digest(&self, digester: &mut Digester) {
         for (id, member) in &self.by_id {
             digester.number(id.0).bytes(member.name.as_str().as_bytes()).bytes(member.address.as_bytes());
+        }
+        for id in &self.waiting {
+            digester.number(id.0);
         }
         for operation in self.operation.iter().chain(self.ended.iter().map(|ended| &ended.operation)) {
             digester.number(operation.id).bytes(operation.change.kind().as_bytes());
@@ -203,8 +268,51 @@ mod tests {
         // then with its own end the number is nobody's any more
         members.end(30, None);
         assert_eq!(ids(&members), [1, 20]);
-        let ended = members.ended().expect("it has ended");
+        let ended = members.ended().back().expect("it has ended");
         assert_eq!((ended.operation.node.as_str(), &ended.failed), ("n2", &None));
+    }
+
+    #[test]
+    fn a_name_that_is_let_in_again_and_again_keeps_its_last_numbers_and_every_member() {
+        // given a member, one of another name that waits, and a join that is under way
+        let mut members = Members::default();
+        let node =
+            |name| Member { name: NodeName::parse(name).expect("a good name"), address: "a:1".to_owned() };
+        members.seat(RaftId(1), node("n1"));
+        members.admit(RaftId(2), node("n2"));
+        members.admit(RaftId(3), node("n1"));
+        let join = MemberChange::Join { id: RaftId(3), address: "b:2".to_owned() };
+        assert_eq!(members.begin(4, &join), Begun::Yes(4));
+        // when the name of the member is let in a hundred times
+        for id in 100..200 {
+            members.admit(RaftId(id), node("n1"));
+        }
+        // then the last numbers are left, and nobody else has lost one
+        let last: Vec<u64> = (192..200).collect();
+        assert_eq!(ids(&members), [&[1, 2, 3], &last[..]].concat());
+        // and a join that failed leaves one that waits, among the others
+        members.end(4, Some("it was too slow"));
+        members.admit(RaftId(200), node("n1"));
+        assert_eq!(ids(&members)[..3], [1, 2, 193]);
+        // and one that was carried out leaves a member: of the others of its name, one was a member and has to go
+        let join = MemberChange::Join { id: RaftId(200), address: "b:2".to_owned() };
+        assert_eq!(members.begin(201, &join), Begun::Yes(201));
+        assert_eq!(members.going().map(|(id, _)| id.0).collect::<Vec<_>>(), [1]);
+        members.end(201, None);
+        assert_eq!(ids(&members), [2, 200]);
+        assert!(members.is_waiting(RaftId(2)) && !members.is_waiting(RaftId(200)));
+    }
+
+    #[test]
+    fn the_last_results_are_kept() {
+        let mut members = members(&[(1, "n1")]);
+        for id in 1..=20 {
+            let join = MemberChange::Join { id: RaftId(1), address: "a:1".to_owned() };
+            assert_eq!(members.begin(id, &join), Begun::Yes(id));
+            members.end(id, (id == 19).then_some("it was too slow"));
+        }
+        let kept: Vec<_> = members.ended().iter().map(|it| (it.operation.id, it.failed.is_some())).collect();
+        assert_eq!((kept.len(), kept[0], kept[6], kept[7]), (8, (13, false), (19, true), (20, false)));
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl State {
                     return Outcome::Founded(false);
                 }
                 self.founded = Some(Founded { cluster_id: *cluster_id, secret: *secret });
-                self.members.admit(RaftId::FOUNDER, founder.clone());
+                self.members.seat(RaftId::FOUNDER, founder.clone());
                 Outcome::Founded(true)
             }
             _ if self.founded.is_none() => Outcome::None,
@@ -140,7 +140,7 @@ impl State {
             founded.cluster_id = cluster_id;
         }
         self.members = Members::default();
-        self.members.admit(id, member);
+        self.members.seat(id, member);
     }
 
     /// Names the cluster; none: not founded yet.

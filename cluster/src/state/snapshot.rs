@@ -35,10 +35,12 @@ pub struct HeadV1 {
     pub founded: Option<(u128, [u8; 16])>,
     /// Raft id, name, address.
     pub members: Vec<(RaftId, NodeName, String)>,
+    /// Of these, the ones that never were members.
+    pub waiting: Vec<RaftId>,
     /// The membership operation under way.
     pub operation: Option<Operation>,
-    /// The last one that ended.
-    pub ended: Option<Ended>,
+    /// The last ones that ended, the newest at the end.
+    pub ended: VecDeque<Ended>,
     /// Cluster time.
     pub tau: Tau,
     /// The last lease name given out.
@@ -153,8 +155,9 @@ impl From<&State> for HeadV1 {
         Self {
             founded: state.founded.map(|founded| (founded.cluster_id, founded.secret)),
             members: state.members.by_id.iter().map(member).collect(),
+            waiting: state.members.waiting.iter().copied().collect(),
             operation: state.members.operation.clone(),
-            ended: state.members.ended.clone(),
+            ended: VecDeque::clone(&state.members.ended),
             tau: ledger.tau,
             next_lid: ledger.next_lid,
             last_session: ledger.sessions.last,
@@ -240,8 +243,9 @@ impl Rebuilt {
             founded: head.founded.map(|(cluster_id, secret)| Founded { cluster_id, secret }),
             members: Members {
                 by_id: members.map(|(id, name, address)| (id, Member { name, address })).collect(),
+                waiting: head.waiting.into_iter().collect(),
                 operation: head.operation,
-                ended: head.ended,
+                ended: head.ended.into(),
             },
             documents: Documents::default(),
             ledger,

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use config::node::{ClusterFile, NodeFile};
 use quorumgate_cluster::fatal::Fatal;
+use quorumgate_cluster::peer::message::control::{ApplyV1, JoinAnswerV1, JoinV1, ProbeV1};
 use quorumgate_cluster::peer::message::kind;
-use quorumgate_cluster::peer::{Identity, Lane, Peers, Target};
+use quorumgate_cluster::peer::message::members::MembersV1;
+use quorumgate_cluster::peer::{Identity, Lane, Peers, Target, codec};
 use quorumgate_cluster::replica::{OrderError, Parting, Replica, Started};
 use quorumgate_cluster::state::ids::{RaftId, Revision};
 use quorumgate_cluster::tls::Tls;
@@ -143,10 +145,24 @@ fn voting(view: &View) -> Vec<&str> {
 /// Calls as the member `index` would.
 fn ghost(town: &Town, index: usize) -> Peers {
     let view = town.at(index).view();
-    let identity = Identity { name: town.name(index), cluster: view.cluster_id, raft_id: view.raft_id };
+    let name = town.name(index);
+    calls_as(town, index, Identity { name, cluster: view.cluster_id, raft_id: view.raft_id })
+}
+
+/// Calls as anybody could whose certificate is of this CA, with the address of the member `index`.
+fn calls_as(town: &Town, index: usize, identity: Identity) -> Peers {
     let tls = Tls::plaintext(([127, 0, 0, 1], 0).into(), "127.0.0.1:1").expect("loopback");
     let never_changes = tokio::sync::watch::channel(tls).1;
     Peers::new(world(town.nodes[index].dir.path()), never_changes, Arc::new(move || identity.clone()))
+}
+
+/// How the others call the member `index`.
+fn target(town: &Town, index: usize) -> Target {
+    Target {
+        name: town.name(index),
+        address: town.nodes[index].file.cluster.advertise.clone(),
+        raft_id: town.at(index).view().raft_id,
+    }
 }
 
 async fn refused(node: &Node) -> Fatal {
@@ -195,7 +211,7 @@ async fn a_cluster_grows_from_one_to_five_and_shrinks_to_three_and_its_founder_m
     assert_eq!((applied.revision, applied.unconfirmed), (Revision(2), vec![]));
     let report = town.at(3).members().await.expect("there is a leader");
     assert!(report.operation.is_none());
-    let ended = report.ended.expect("an operation has ended");
+    let ended = report.ended.last().expect("an operation has ended").clone();
     assert_eq!((ended.kind.as_str(), ended.node.as_str(), ended.failed), ("leave", "n2", None));
     assert!(report.matched.iter().all(|(_, matched)| matched.is_some()), "{:?}", report.matched);
     // and nobody starts on the disk of one that left
@@ -329,11 +345,7 @@ async fn a_removed_node_that_never_heard_of_it_is_fenced_and_learns_it_when_it_a
     let asked = (gone + 1) % 3;
     let ghost = ghost(&town, gone);
     town.stop(gone).await;
-    let to = Target {
-        name: town.name(asked),
-        address: town.nodes[asked].file.cluster.advertise.clone(),
-        raft_id: town.at(asked).view().raft_id,
-    };
+    let to = target(&town, asked);
     let says = async |lane, kind| {
         let nothing = Bytes::from_static(&[255]);
         ghost.call(&to, lane, kind, nothing, LONG).await.expect_err("it makes no sense").to_string()
@@ -376,6 +388,81 @@ async fn a_removed_node_that_never_heard_of_it_is_fenced_and_learns_it_when_it_a
         panic!("the disk remembers");
     };
     assert!(why.contains("removed"), "{why}");
+    town.end().await;
+}
+
+#[tokio::test]
+async fn a_number_that_nobody_has_gives_no_say_and_only_the_leader_or_the_log_makes_a_member_go() {
+    let town = Town::new(&FIVE[..3], 3).await;
+    let leader = town.leader().await;
+    let (victim, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let view = town.at(leader).view();
+    let raft_id = |index: usize| town.at(index).view().raft_id.expect("a member");
+    // given a certificate of this CA, and a number that the log has not reached, or that is given out but not yet used
+    let cluster = view.cluster_id;
+    let made_up = |id| calls_as(&town, other, Identity { name: name("n9"), cluster, raft_id: id });
+    let join =
+        JoinV1 { name: "n9".to_owned(), address: "127.0.0.1:1".to_owned(), admitted: None, forward: false };
+    let call = async |peers: &Peers, to: usize, kind: u16, payload: Vec<u8>| {
+        peers.call(&target(&town, to), Lane::Control, kind, Bytes::from(payload), LONG).await
+    };
+    let answer = call(&made_up(None), leader, kind::JOIN, codec::encode(&join)).await.expect("it may ask");
+    let Ok(JoinAnswerV1::Admitted { raft_id: given, .. }) = codec::decode(&answer) else {
+        panic!("it is let in: {answer:?}")
+    };
+    let apply = ApplyV1 { json: document().to_canonical_json(), expected: None, request_id: 9 };
+    for id in [1 << 40, given] {
+        let stranger = made_up(Some(RaftId(id)));
+        // when it speaks as a member would
+        let words = [
+            (leader, kind::MEMBERS, codec::encode(&MembersV1::Leave(FIVE[other].to_owned()))),
+            (victim, kind::MEMBERS, codec::encode(&MembersV1::HandBack(raft_id(victim).0))),
+            (victim, kind::MEMBERS, codec::encode(&MembersV1::Removed(raft_id(victim).0))),
+            (leader, kind::APPLY, codec::encode(&apply)),
+            (leader, kind::PROBE, codec::encode(&ProbeV1 { node: id, revision: 1, applied: 1 })),
+        ];
+        for (to, kind, payload) in words {
+            // then it is not heard
+            let error = call(&stranger, to, kind, payload).await.expect_err("no member").to_string();
+            assert!(error.contains("n9 is no member here"), "{kind}: {error}");
+        }
+        // and it asks for no other than itself
+        let join = JoinV1 { name: "n8".to_owned(), ..join.clone() };
+        let error =
+            call(&stranger, leader, kind::JOIN, codec::encode(&join)).await.expect_err("not its name");
+        assert!(error.to_string().contains("asks to join as n8"), "{error}");
+    }
+    // and a member that does not lead can not say that another one was removed
+    let ghost = ghost(&town, other);
+    for words in [MembersV1::Removed(raft_id(victim).0), MembersV1::HandBack(raft_id(victim).0)] {
+        let error =
+            call(&ghost, victim, kind::MEMBERS, codec::encode(&words)).await.expect_err("not its to say");
+        assert!(error.to_string().contains("no order that removes it"), "{error}");
+    }
+    assert_eq!(*town.at(victim).partings().borrow(), Parting::No);
+    let after = town.at(leader).view();
+    assert_eq!((voting(&after).len(), after.operation.is_none(), after.revision), (3, true, view.revision));
+    town.end().await;
+}
+
+#[tokio::test]
+async fn a_change_waits_for_the_view_of_a_member_that_went_without_a_word() {
+    let mut town = Town::new(&FIVE[..3], 3).await;
+    // given a member that does not answer, and is removed
+    let leader = town.leader().await;
+    let gone = (leader + 1) % 3;
+    let node = town.name(gone);
+    town.stop(gone).await;
+    town.order(async || town.at(leader).leave(&node).await.map(drop)).await;
+    until(town.at(leader), "two members, while its view lasts", |view| {
+        view.members.len() == 2 && view.operation.is_some()
+    })
+    .await;
+    // when a document is applied
+    let applied = town.at(leader).apply_document(document(), None).await.expect("a majority runs");
+    // then its view has ended with the answer: by itself, or as the end of the operation says
+    let over = town.at(leader).members().await.is_some_and(|report| report.operation.is_none());
+    assert!(over || applied.unconfirmed == [node.as_str()], "{:?}", applied.unconfirmed);
     town.end().await;
 }
 
@@ -459,14 +546,32 @@ async fn a_node_of_another_cluster_is_refused_and_two_processes_on_one_directory
     alone.replica.found().await.expect("an empty disk can found");
     alone.replica.stop().await;
     let peers = BTreeMap::from([(name("n1"), town.nodes[0].file.cluster.advertise.clone())]);
-    // when it asks this cluster's leader for a place, under the number of its own cluster
     let started = Replica::start(world(dir.path()), stranger(peers)).await.expect("it starts");
     let view = until(&started.replica, "its own leadership", |view| view.is_leader).await;
-    // then it stays alone, and nobody here has heard of it
-    assert_eq!(voting(&view), ["n9"]);
-    let ours = town.at(0).view();
-    assert_ne!(view.cluster_id, ours.cluster_id);
-    assert_eq!(ours.members.len(), 2);
+    assert_ne!(view.cluster_id, town.at(0).view().cluster_id);
+    // when it asks this cluster's leader for a place, under the number of its own cluster or as if it had none yet
+    let theirs = (view.cluster_id.expect("founded"), view.raft_id.expect("a member").0);
+    let join = JoinV1 {
+        name: "n9".to_owned(),
+        address: format!("127.0.0.1:{port}"),
+        admitted: Some(theirs),
+        forward: true,
+    };
+    let leader = town.leader().await;
+    let ask = async |cluster, raft_id| {
+        let ghost = calls_as(&town, leader, Identity { name: name("n9"), cluster, raft_id });
+        let payload = Bytes::from(codec::encode(&join));
+        ghost.call(&target(&town, leader), Lane::Control, kind::JOIN, payload, LONG).await
+    };
+    // then it is told so at the door, and behind it
+    let error = ask(view.cluster_id, view.raft_id).await.expect_err("of another cluster").to_string();
+    assert!(error.contains(&format!("belongs to cluster {:032x}", theirs.0)), "{error}");
+    let answer = ask(None, None).await.expect("a stranger may ask");
+    let Ok(JoinAnswerV1::Refused(why)) = codec::decode(&answer) else { panic!("{answer:?}") };
+    assert!(why.contains(&format!("disk is of cluster {:032x}", theirs.0)), "{why}");
+    // and stays alone, and nobody here has heard of it
+    assert_eq!(voting(&started.replica.view()), ["n9"]);
+    assert_eq!(town.at(leader).view().members.len(), 2);
     // and a second process on a directory that is in use is told so
     let Err(Fatal::Setup(why)) = Replica::start(world(dir.path()), stranger(BTreeMap::new())).await else {
         panic!("the directory is taken");

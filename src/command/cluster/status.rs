@@ -49,7 +49,7 @@ impl Status {
                 field("address")
             );
         }
-        let (operation, last) = (&status["membership"]["operation"], &status["membership"]["last"]);
+        let (operation, last) = (&status["membership"]["operation"], &status["membership"]["ended"][0]);
         if !operation.is_null() {
             println!("under way {}", step_of(operation));
         }

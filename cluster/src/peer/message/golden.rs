@@ -179,7 +179,8 @@ fn what_is_said_of_members_keeps_its_bytes() {
     let ended = EndedV1 { id: 5, kind, node, by, failed: Some("no".into()) };
     let report = ReportV1 {
         operation: Some(under_way),
-        ended: Some(ended),
+        ended: vec![ended],
+        begun: Some(1),
         last_index: 6,
         matched: vec![(1, None), (2, Some(7))],
     };
@@ -187,7 +188,7 @@ fn what_is_said_of_members_keeps_its_bytes() {
         MembersAnswerV1::Report(Box::new(report)),
         MembersAnswerV1,
         "000101056c65617665026e310002676f0201030401\
-         05056c65617665026e310001026e6f06020100020107"
+         05056c65617665026e310001026e6f010106020100020107"
     );
     frozen!(MembersAnswerV1::Refused(RefusalV1::Unsafe, "no".into()), MembersAnswerV1, "0102026e6f");
     frozen!(MembersAnswerV1::Refused(RefusalV1::Busy, "".into()), MembersAnswerV1, "010000");

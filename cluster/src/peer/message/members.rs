@@ -53,8 +53,10 @@ pub enum RefusalV1 {
 pub struct ReportV1 {
     /// The operation under way.
     pub operation: Option<ProgressV1>,
-    /// The last one that ended.
-    pub ended: Option<EndedV1>,
+    /// The last ones that ended, the newest at the end.
+    pub ended: Vec<EndedV1>,
+    /// The one that the order which this answers has begun.
+    pub begun: Option<u64>,
     /// Last index of the leader's log.
     pub last_index: u64,
     /// Member → up to which index its log is the leader's; none: not known yet.

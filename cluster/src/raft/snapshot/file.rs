@@ -25,9 +25,9 @@ pub fn encode(content: &Content, mut write: impl FnMut(&[u8]) -> io::Result<()>)
         membership: content.meta.last_membership.membership().into(),
         state: HeadV1::from(&content.state),
     };
-    write(&codec::seal(Kind::Snapshot, &codec::encode(&head)))?;
+    write(&codec::seal(Kind::Snapshot, &codec::encode(&head))?)?;
     for (number, part) in (1..).zip(parts(&content.state)) {
-        write(&codec::seal(Kind::SnapshotPart, &codec::encode(&SnapshotPartV1 { number, part })))?;
+        write(&codec::seal(Kind::SnapshotPart, &codec::encode(&SnapshotPartV1 { number, part }))?)?;
     }
     Ok(())
 }

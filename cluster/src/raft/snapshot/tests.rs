@@ -12,6 +12,7 @@ use crate::peer::message::log::LogIdV1;
 use crate::state::command::{Batch, Command, DocumentChange, Item, Member, Outcome, Register, Stamped};
 use crate::state::ids::{Key, RaftId, Tau};
 use crate::state::key::limit_id;
+use crate::state::members::MemberChange;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -120,6 +121,26 @@ fn a_state_without_anything_is_a_file_too() {
 }
 
 #[test]
+fn who_waits_what_is_under_way_and_what_has_ended_comes_back() {
+    let mut content = content(3);
+    let join = |id| MemberChange::Join { id: RaftId(id), address: "n2:2".to_owned() };
+    let member = Member { name: NodeName::parse("n2").expect("a good name"), address: "n2:1".to_owned() };
+    for (index, command) in [
+        (100, Command::Admit(member.clone())),
+        (101, Command::Admit(member)),
+        (102, Command::Begin(join(100))),
+        (103, Command::End { operation: 102, failed: Some("slow".to_owned()) }),
+        (104, Command::Begin(join(101))),
+    ] {
+        content.state.apply(index, 1, &command);
+    }
+    let read = read(&records(&content), PIECE_BYTES).expect("it is whole");
+    assert_eq!(read.state, content.state);
+    let members = read.state.members();
+    assert!(members.is_waiting(RaftId(100)) && members.operation().is_some() && members.ended().len() == 1);
+}
+
+#[test]
 fn any_flipped_bit_is_noticed() {
     let records = records(&content(40));
     let whole = records.concat();
@@ -204,8 +225,8 @@ fn a_file_keeps_its_bytes() {
     let [head, _, _, parts @ .., _] = records.as_slice() else { panic!("found {records:?}") };
     assert_eq!(
         head,
-        "510104004b0000000101060000000101070707070707070707070707070707070101026e31046e313a310000fc005ed0b20301000101\
-         010501fc00943577fd017cacbf17000000003c0000000000fb83020000fbaf9d88"
+        "510104004c0000000101060000000101070707070707070707070707070707070101026e31046e313a31000000fc005ed0b203010001\
+         01010501fc00943577fd017cacbf17000000003c0000000000fb83020000c9f33992"
     );
     let wanted = [
         "51010600050000000301000000a076f31d",
