@@ -27,7 +27,7 @@ pub mod link;
 pub mod message;
 mod places;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trust;
 mod wire;
 

@@ -1,6 +1,6 @@
 //! Calls over real loopback sockets, and what happens to everybody else.
 
 mod calls;
-mod fixture;
+pub(crate) mod fixture;
 mod renewal;
 mod strangers;

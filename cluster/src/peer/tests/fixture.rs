@@ -117,8 +117,8 @@ impl Domains for Outside {
     fn spawn(&self, _: &str, _: BoxFuture<'static, ()>) -> BoxFuture<'static, Result<(), String>> {
         Box::pin(async { Err("no threads here".into()) })
     }
-    fn blocking(&self, _: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
-        Box::pin(async {})
+    fn blocking(&self, job: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        Box::pin(async { job() })
     }
     fn parallelism(&self) -> u16 {
         1

@@ -2,17 +2,27 @@
 
 use std::io;
 
+use bytes::Bytes;
 use config::gateway::GatewayDocument;
 use config::ids::{NodeName, QuotaName, TenantId};
 use config::quota::{KeyPart, Limit, OnQuorumLoss, Quota, Tenant};
+use openraft::errors::ReplicationClosed;
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 
 use super::*;
-use crate::peer::codec;
+use crate::fatal::Bell;
 use crate::peer::message::log::LogIdV1;
+use crate::peer::message::raft::{SnapshotChunkV1, SnapshotReplyV1};
+use crate::peer::tests::fixture;
+use crate::peer::{Caller, Door, Lane, Peers, Serve, codec};
+use crate::raft::network::{Addresses, Network, Transfers};
+use crate::raft::types::{PeerNode, Vote};
 use crate::state::command::{Batch, Command, DocumentChange, Item, Member, Outcome, Register, Stamped};
 use crate::state::ids::{Key, RaftId, Tau};
 use crate::state::key::limit_id;
 use crate::state::members::MemberChange;
+use crate::tls::Tls;
+use crate::world::BoxFuture;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -250,4 +260,66 @@ fn a_record_that_claims_to_be_too_long_is_refused_before_it_comes() {
     let mut head = records(&Content::default())[0].clone();
     head[4..8].copy_from_slice(&u32::try_from(codec::DISK_BYTES_MAX + 1).expect("fits").to_le_bytes());
     assert!(refused(&[head[..8].to_vec()]).contains("at most"));
+}
+
+/// A file of so many zeros.
+struct Zeros(u64);
+
+impl Reading for Zeros {
+    fn size(&self) -> u64 {
+        self.0
+    }
+
+    fn read_at(&self, _: u64, into: &mut [u8]) -> io::Result<()> {
+        into.fill(0);
+        Ok(())
+    }
+}
+
+/// Takes pieces, and notes for each where it begins and what the sender then says was acknowledged.
+struct Taking(Transfers, Arc<Mutex<Vec<(u64, u64)>>>);
+
+impl Serve for Taking {
+    fn admits(&self, _: &Caller, _: Lane) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn serve(&self, _: Caller, _: Lane, _: u16, payload: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+        let piece: SnapshotChunkV1 = codec::decode(&payload).expect("a piece");
+        self.1.lock().push((piece.offset, self.0.bytes(2)));
+        let end = piece.offset + piece.bytes.0.len() as u64;
+        let reply = if end == piece.total {
+            SnapshotReplyV1::Done(piece.vote)
+        } else {
+            SnapshotReplyV1::Continue(end)
+        };
+        Box::pin(async move { Ok(codec::encode(&reply).into()) })
+    }
+}
+
+#[tokio::test]
+async fn a_sender_says_how_far_a_snapshot_is_as_long_as_it_is_on_its_way() {
+    // given a node that takes a snapshot of three pieces
+    let (transfers, seen) = (Transfers::default(), Arc::<Mutex<Vec<(u64, u64)>>>::default());
+    let tls = || fixture::fixed(Tls::plaintext(([127, 0, 0, 1], 0).into(), "127.0.0.1:1").expect("loopback"));
+    let (me, bell) = (fixture::me("n2", Some(1), Some(2)), Bell::new("/nowhere".into()).0);
+    let taking = Arc::new(Taking(transfers.clone(), seen.clone()));
+    let listen = ([127, 0, 0, 1], 0).into();
+    let door = Door::open(&fixture::world(), listen, tls(), me, taking, &bell).expect("a free port");
+    let peers = Peers::new(fixture::world(), tls(), fixture::me("n1", Some(1), Some(1)));
+    // when it is sent
+    let node = PeerNode { name: "n2".to_owned(), address: door.local_addr().to_string() };
+    let mut network = Network::new(peers, Addresses::default(), transfers.clone(), fixture::world());
+    let mut client = network.new_snapshot_client(2, &node).await;
+    let piece = PIECE_BYTES as u64;
+    let snapshot = Snapshot {
+        meta: SnapshotMeta::default(),
+        snapshot: Parcel::Kept(File(Arc::new(Zeros(2 * piece + 1)))),
+    };
+    let never = std::future::pending::<ReplicationClosed>();
+    let option = RPCOption::new(std::time::Duration::from_secs(60));
+    client.full_snapshot(Vote::new_committed(1, 1), snapshot, never, option).await.expect("it is taken");
+    // then the sender knew of each piece what was there before it, and of nothing once it was in
+    assert_eq!(*seen.lock(), [(0, 0), (piece, piece), (2 * piece, 2 * piece)]);
+    assert_eq!(transfers.bytes(2), 0);
 }
