@@ -160,7 +160,11 @@ fn voters(cluster: &Cluster, asked: usize) -> Vec<String> {
     let status = cluster.status(asked);
     let members = status["members"].as_array().expect("a list").iter();
     let voting = members.filter(|member| member["voter"] == true);
-    voting.map(|member| member["name"].as_str().expect("a name").to_owned()).collect()
+    // They come in the order of their raft ids, which is that in which they were let in.
+    let mut names: Vec<String> =
+        voting.map(|member| member["name"].as_str().expect("a name").to_owned()).collect();
+    names.sort_unstable();
+    names
 }
 
 #[test]
