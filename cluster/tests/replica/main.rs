@@ -186,8 +186,10 @@ async fn a_node_founds_a_cluster_of_its_own_lends_and_remembers_all_of_it_after_
     let before = replica.digest().await.expect("it has a state");
     replica.stop().await;
     let again = nodes[0].start().await.replica;
-    let view = until(&again, "leadership", |view| view.is_leader && view.revision == Revision(1)).await;
-    assert_eq!(view.secret, replica.view().secret);
+    // It is elected anew, and has applied everything once an entry of its new term is in.
+    let whole = |view: &View| view.is_leader && view.applied_index > before.0;
+    let view = until(&again, "leadership", whole).await;
+    assert_eq!((view.revision, view.secret), (Revision(1), replica.view().secret));
     let after = again.digest().await.expect("it has a state");
     assert!(after.0 >= before.0 && after.1 == before.1, "before {before:?}, after {after:?}");
     again.stop().await;
