@@ -15,6 +15,9 @@ use crate::event::{Event, Fate, RequestNumber, Token};
 use crate::plan::Plan;
 use crate::scene::{Caller, Path, Spread};
 
+/// A node whose connections went silent may be ready when the last one is looked at, and still have to make them anew:
+/// 2 s to find out, 2 s to connect, 1 s between two tries.
+const SETTLE_NS: TrueNs = 5_000 * crate::clock::MS_NS;
 /// Of what a limit allows, in percent.
 const FLOOR_PERCENT: u64 = 90;
 
@@ -65,7 +68,7 @@ impl Promise for Calm {
     fn see(&mut self, at: TrueNs, event: &Event) -> Verdict {
         match event {
             Event::Converged { .. } => {
-                self.well_since.get_or_insert(at);
+                self.well_since.get_or_insert(at + SETTLE_NS);
             }
             Event::Sent(request) => {
                 self.tenants.insert(request.number, (request.tenant.clone(), at));
