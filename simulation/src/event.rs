@@ -89,8 +89,8 @@ pub enum Event {
     Sent(Request),
     /// What became of it.
     Done { number: RequestNumber, node: HostNumber, fate: Fate },
-    /// A request reached an upstream.
-    Reached { number: RequestNumber, upstream: &'static str, charges: Vec<Charge> },
+    /// A request reached an upstream through a node.
+    Reached { number: RequestNumber, node: HostNumber, upstream: &'static str, charges: Vec<Charge> },
     /// The operator sends a document with these amounts.
     Ordered { edition: usize },
     /// The cluster says that it is in force.

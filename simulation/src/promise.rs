@@ -88,7 +88,7 @@ mod testing {
     }
 
     pub fn reached(number: RequestNumber, upstream: &'static str) -> Event {
-        Event::Reached { number, upstream, charges: Vec::new() }
+        Event::Reached { number, node: 1, upstream, charges: Vec::new() }
     }
 
     pub fn answered(number: RequestNumber, status: u16, echo: Option<RequestNumber>) -> Event {

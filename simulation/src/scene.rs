@@ -77,8 +77,11 @@ impl Path {
 pub struct Caller {
     /// Its tenant's limits, one for each edition of the document; the last stays. As the document has them.
     pub limits: Vec<String>,
-    /// Between two of its requests.
+    /// Between two of its requests, on average.
     pub every_ms: u64,
+    /// It sends so many together, and is silent in between: buckets fill up, and are emptied everywhere at once.
+    #[serde(default = "one")]
+    pub at_once: u64,
     /// From node to node.
     pub spread: Spread,
     /// What it asks for.
@@ -87,6 +90,10 @@ pub struct Caller {
     pub post: bool,
     /// What it shows.
     pub token: Token,
+}
+
+fn one() -> u64 {
+    1
 }
 
 impl Caller {
@@ -114,6 +121,7 @@ impl Scene {
         callers[0] = Caller {
             limits: vec!["{rate: 100/s, burst: 500}".to_owned()],
             every_ms: 100,
+            at_once: 1,
             spread: Spread::Turns,
             path: Path::Orders,
             post: false,
@@ -182,6 +190,7 @@ fn caller(nodes: u8, chance: &mut Chance) -> Caller {
     Caller {
         limits,
         every_ms: *chance.pick(&[12, 25, 40, 80, 200]),
+        at_once: *chance.pick(&[1, 1, 1, 6, 20, 40]),
         spread,
         path: *chance.pick(&[Path::Orders, Path::Orders, Path::Reports, Path::Reports, Path::Open]),
         post: chance.one_in(3),

@@ -55,8 +55,6 @@ pub struct Town {
     moods: [Arc<Mutex<Vec<Mood>>>; 2],
     party: Party,
     operator: Operator,
-    /// Who led last.
-    leader: HostNumber,
     next_caller: HostNumber,
 }
 
@@ -113,7 +111,6 @@ impl Town {
             moods: [Arc::default(), Arc::default()],
             party,
             operator,
-            leader: 1,
             next_caller: FIRST_CALLER,
         }
     }
@@ -197,9 +194,7 @@ impl Town {
             }
         }
         witness::now_runs(0, self.now);
-        let heard = each(&self.witness, self.now);
-        self.leader = LEADER.get();
-        heard
+        each(&self.witness, self.now)
     }
 
     fn ended(&mut self, number: HostNumber, ended: Result<(), Fatal>) {
@@ -288,6 +283,7 @@ impl Town {
                 path: caller.path,
                 post: caller.post,
                 every: Duration::from_millis(caller.every_ms),
+                at_once: caller.at_once,
                 spread: caller.spread,
                 minted: false,
             };
@@ -314,6 +310,7 @@ impl Town {
             path: Asked::Reports,
             post: false,
             every: Duration::from_millis(every_ms),
+            at_once: 1,
             spread: Spread::Turns,
             minted,
         };
@@ -338,15 +335,6 @@ impl Town {
             self.witness.count("disk errors", seen.errors);
         }
     }
-}
-
-thread_local! {
-    static LEADER: std::cell::Cell<HostNumber> = const { std::cell::Cell::new(1) };
-}
-
-/// Tells the town who leads; whoever hears events calls this.
-pub fn leads(host: HostNumber) {
-    LEADER.set(host);
 }
 
 /// The node file of node `number`, as an operator would write it on a laptop; `others`: the members of that day.

@@ -16,6 +16,8 @@ pub enum Whom {
     Node(u8),
     /// Whoever led last.
     Leader,
+    /// Whoever admitted last: tokens are likely there.
+    Holder,
     /// The next node after that.
     Follower,
 }

@@ -44,6 +44,8 @@ struct Inner {
     lines: u64,
     file: Option<BufWriter<File>>,
     counts: Counts,
+    leader: Option<HostNumber>,
+    holder: Option<HostNumber>,
 }
 
 impl Witness {
@@ -69,7 +71,22 @@ impl Witness {
         if let Some(what) = counted(&event) {
             *inner.counts.entry(what).or_default() += 1;
         }
+        match &event {
+            Event::Leads { host, .. } => inner.leader = Some(*host),
+            Event::Reached { node, .. } => inner.holder = Some(*node),
+            _ => {}
+        }
         inner.fresh.push((now, event));
+    }
+
+    /// Who led last; the first node, before anybody did.
+    pub fn leader(&self) -> HostNumber {
+        self.inner().leader.unwrap_or(1)
+    }
+
+    /// Who admitted last; the first node, before anybody did.
+    pub fn holder(&self) -> HostNumber {
+        self.inner().holder.unwrap_or(1)
     }
 
     /// Adds to a count.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request};
-use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::{HTTP_PORT, NUMBER, Sender, Standing, connect, exchange, token};
 use crate::event::{Event, Fate, Request as Asked, RequestNumber, Token};
@@ -19,8 +19,8 @@ use crate::witness::Witness;
 
 /// Longer than any deadline of a node: a request without an answer by then will have none.
 pub const PATIENCE: Duration = Duration::from_secs(15);
-/// Requests of one caller without an answer; it sends no more meanwhile.
-const AT_ONCE: usize = 64;
+/// Requests of one caller to one node without an answer; it sends that node no more meanwhile.
+const AT_ONCE: usize = 48;
 
 /// What a caller asks for, and how often.
 #[derive(Clone)]
@@ -30,6 +30,7 @@ pub struct Pattern {
     pub path: Path,
     pub post: bool,
     pub every: Duration,
+    pub at_once: u64,
     pub spread: Spread,
     /// A new tenant for each request: `tenant` and a number.
     pub minted: bool,
@@ -56,26 +57,26 @@ pub async fn call(party: Party, host: HostNumber, pattern: Pattern) -> Ended {
         party,
         pattern,
         idle: Mutex::default(),
-        places: Arc::new(Semaphore::new(AT_ONCE)),
+        waiting: Mutex::default(),
     });
     let begun = tokio::time::Instant::now();
-    let mut tick = tokio::time::interval(caller.pattern.every);
+    let at_once = u32::try_from(caller.pattern.at_once.max(1)).unwrap_or(u32::MAX);
+    let mut tick = tokio::time::interval(caller.pattern.every.saturating_mul(at_once));
+    let mut asked = JoinSet::new();
     let mut sent = 0;
     while !caller.party.closed.load(Ordering::Relaxed) {
         tick.tick().await;
-        let Ok(place) = caller.places.clone().try_acquire_owned() else { continue };
-        let passed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let node = caller.node(sent, passed_ms);
-        sent += 1;
-        let caller = caller.clone();
-        tokio::spawn(async move {
-            caller.ask(node, sent).await;
-            drop(place);
-        });
+        while asked.try_join_next().is_some() {}
+        for _ in 0..at_once {
+            let passed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let node = caller.node(sent, passed_ms);
+            sent += 1;
+            if caller.begin(node) {
+                asked.spawn(caller.clone().ask(node, sent));
+            }
+        }
     }
-    let all = u32::try_from(AT_ONCE).expect("a small number");
-    // Closed never.
-    drop(caller.places.acquire_many(all).await);
+    while asked.join_next().await.is_some() {}
     Ok(())
 }
 
@@ -85,7 +86,8 @@ struct Caller {
     host: HostNumber,
     known: Option<String>,
     idle: Mutex<BTreeMap<HostNumber, Vec<Sender>>>,
-    places: Arc<Semaphore>,
+    /// Requests without an answer, by node.
+    waiting: Mutex<BTreeMap<HostNumber, usize>>,
 }
 
 impl Caller {
@@ -102,7 +104,16 @@ impl Caller {
         nodes[usize::try_from(index % count).expect("an index of a short list")]
     }
 
-    async fn ask(&self, node: HostNumber, sent: u64) {
+    /// Whether one more request may go to `node`.
+    fn begin(&self, node: HostNumber) -> bool {
+        let mut waiting = self.waiting();
+        let count = waiting.entry(node).or_default();
+        let may = *count < AT_ONCE;
+        *count += usize::from(may);
+        may
+    }
+
+    async fn ask(self: Arc<Self>, node: HostNumber, sent: u64) {
         let Pattern { path, post, minted, .. } = self.pattern;
         let number = self.party.numbers.fetch_add(1, Ordering::Relaxed);
         let (tenant, shown) = if minted {
@@ -131,6 +142,7 @@ impl Caller {
             Err(_) => Fate::Silent,
         };
         self.party.witness.tell(Event::Done { number, node, fate });
+        *self.waiting().entry(node).or_default() -= 1;
     }
 
     /// Status and echo; an error says whether the connection that failed had served before.
@@ -150,6 +162,10 @@ impl Caller {
         let status = answer.status().as_u16();
         self.idle().entry(node).or_default().push(sender);
         Ok((status, echo))
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, BTreeMap<HostNumber, usize>> {
+        self.waiting.lock().expect("no panic happens while requests are counted")
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, BTreeMap<HostNumber, Vec<Sender>>> {

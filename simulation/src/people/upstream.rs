@@ -86,7 +86,7 @@ async fn answer(
     let headers = request.headers().clone();
     let number = text(&headers, NUMBER).and_then(|number| number.parse().ok()).unwrap_or(u64::MAX);
     let charges = charges(&headers, &upstream.clocks[&node]);
-    upstream.witness.tell(Event::Reached { number, upstream: upstream.name, charges });
+    upstream.witness.tell(Event::Reached { number, node, upstream: upstream.name, charges });
     let whole = Full::new(Bytes::from_static(b"hello\n")).boxed();
     let mut response = Response::builder().header(NUMBER, number);
     let body = match upstream.mood() {

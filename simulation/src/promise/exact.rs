@@ -229,7 +229,7 @@ mod tests {
                     token: crate::event::Token::Good,
                 };
                 exact.see(S, &Event::Sent(request)).expect("judged at the end");
-                let reached = Event::Reached { number, upstream: "first", charges: vec![charge(S)] };
+                let reached = Event::Reached { number, node: 1, upstream: "first", charges: vec![charge(S)] };
                 exact.see(S, &reached).expect("judged at the end");
             }
             exact.end()

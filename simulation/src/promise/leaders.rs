@@ -30,7 +30,6 @@ impl Promise for Leaders {
                 Ok(())
             }
             Event::Leads { host, term } => {
-                crate::town::leads(host);
                 let leader = (host, self.lives.get(&host).copied().unwrap_or(0));
                 let first = *self.led.entry(term).or_insert(leader);
                 if first == leader {

@@ -319,8 +319,9 @@ impl Town {
         let after = |number: HostNumber| nodes.iter().find(|node| **node > number).unwrap_or(&nodes[0]);
         match whom {
             Whom::Node(number) => nodes[usize::from(number.max(1) - 1) % nodes.len()],
-            Whom::Leader => self.leader,
-            Whom::Follower => *after(self.leader),
+            Whom::Leader => self.witness.leader(),
+            Whom::Follower => *after(self.witness.leader()),
+            Whom::Holder => self.witness.holder(),
         }
     }
 

@@ -88,8 +88,9 @@ fn lasts(kind: &Kind, chance: &mut Chance) -> u64 {
         | Kind::Leave { .. }
         | Kind::Replace { .. } => 0,
         Kind::RollingRestart => chance.within(6_000..=12_000),
-        // Now and then longer than leases, views and elections.
-        _ if chance.one_in(4) => chance.within(4_000..=11_000),
+        // Now and then longer than leases, views and elections; or just longer than a lease lasts.
+        _ if chance.one_in(6) => chance.within(4_000..=11_000),
+        _ if chance.one_in(4) => chance.within(2_500..=6_500),
         _ => chance.within(100..=4_000),
     }
 }
@@ -150,9 +151,10 @@ fn one(name: &str, nodes: u8, chance: &mut Chance) -> Kind {
 }
 
 fn whom(nodes: u8, chance: &mut Chance) -> Whom {
-    match chance.within(0..=3) {
+    match chance.within(0..=5) {
         0 => Whom::Leader,
         1 => Whom::Follower,
+        2 | 3 => Whom::Holder,
         _ => Whom::Node(node(nodes, chance)),
     }
 }
