@@ -4,7 +4,8 @@
 //! a link with troubles of its own, which are counted, so that overlapping ones do not undo each other:
 //!
 //! * *blocked*: nothing arrives, and what was sent comes later when the link opens again, as TCP sends again;
-//! * *lossy*: what is sent is gone, and the connection's direction with it, for good: nobody is told;
+//! * *lossy*: what is sent is gone, and the connection's direction with it, for good: nobody is told; what makes a new
+//!   connection is sent again;
 //! * *slower*, *narrow*: more delay, fewer bytes a second.
 //!
 //! A process that ends has its connections closed or reset, as the kernel does. A machine without power says nothing;
@@ -36,6 +37,11 @@ const BACKLOG: usize = 1024;
 const FIRST_PORT: u16 = 40_000;
 /// After an outage, the other end sends again within this time.
 const RETRANSMIT_MS_MAX: u64 = 400;
+
+/// A lost part of a handshake is sent again after this, then after twice that, and so on. Source: RFC 6298, section 2.
+const SYN_AGAIN_MS: u64 = 1_000;
+/// Linux' default.
+const SYN_RETRIES: u32 = 6;
 
 /// What happened on the network so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,6 +107,15 @@ struct Arrival {
     pair: PairNumber,
     to: Side,
     what: What,
+    /// How often it was sent in vain.
+    tries: u32,
+}
+
+impl Arrival {
+    /// Part of making a connection: sent again when it was lost.
+    fn is_handshake(&self) -> bool {
+        matches!(self.what, What::Syn | What::Accepted | What::Refused)
+    }
 }
 
 enum What {
@@ -386,7 +401,7 @@ impl Inner {
             at = at.max(link.free_at) + len * 1_000_000_000 / bytes_per_s;
             link.free_at = at;
         }
-        self.schedule(Arrival { pair, to, what }, at);
+        self.schedule(Arrival { pair, to, what, tries: 0 }, at);
     }
 
     /// Lets something arrive at `at`, or later, if it would overtake what was sent before.
@@ -417,14 +432,10 @@ impl Inner {
             self.seen.held += 1;
             return;
         }
-        if link.lossy > 0 {
+        let lossy = link.lossy > 0;
+        if lossy || self.dark.contains(&to_host) {
             self.seen.lost += 1;
-            self.end(pair, 1 - to).severed = true;
-            return;
-        }
-        if self.dark.contains(&to_host) {
-            self.seen.lost += 1;
-            return;
+            return self.lost(arrival, lossy);
         }
         match arrival.what {
             What::Syn => self.knocked(pair),
@@ -447,6 +458,16 @@ impl Inner {
                 self.wake_reader(pair, to);
             }
             What::Reset => self.break_off(pair, to),
+        }
+    }
+
+    /// What makes a connection is sent again, after a second, two, four; what a connection carries is gone with it.
+    fn lost(&mut self, arrival: Arrival, by_the_link: bool) {
+        if arrival.is_handshake() && arrival.tries < SYN_RETRIES {
+            let again = self.now + (SYN_AGAIN_MS << arrival.tries) * MS_NS;
+            self.schedule(Arrival { tries: arrival.tries + 1, ..arrival }, again);
+        } else if by_the_link {
+            self.end(arrival.pair, 1 - arrival.to).severed = true;
         }
     }
 

@@ -15,7 +15,9 @@ pub const NODES_MAX: u8 = 7;
 pub const UPSTREAMS: [HostNumber; 2] = [21, 22];
 /// Applies documents and looks at nodes.
 pub const OPERATOR: HostNumber = 30;
-/// Callers live on this host and those after it, each on its own.
+/// Where callers' process runs.
+pub const CROWD: HostNumber = 40;
+/// The address of the first caller; each has its own.
 pub const FIRST_CALLER: HostNumber = 41;
 
 /// Everything about a run but its weather.
@@ -189,7 +191,7 @@ fn caller(nodes: u8, chance: &mut Chance) -> Caller {
     };
     Caller {
         limits,
-        every_ms: *chance.pick(&[12, 25, 40, 80, 200]),
+        every_ms: *chance.pick(&[25, 40, 80, 160, 320]),
         at_once: *chance.pick(&[1, 1, 1, 6, 20, 40]),
         spread,
         path: *chance.pick(&[Path::Orders, Path::Orders, Path::Reports, Path::Reports, Path::Open]),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cluster::fatal::Fatal;
 use config::node::NodeFile;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::chance::Chance;
 use crate::clock::{MS_NS, TrueNs};
@@ -19,12 +19,12 @@ use crate::event::{Event, Token};
 use crate::host::{Host, HostNumber};
 use crate::network::Network;
 use crate::people::Standing;
-use crate::people::caller::{self, PATIENCE, Party, Pattern};
+use crate::people::caller::{self, Newcomer, PATIENCE, Party, Pattern};
 use crate::people::operator::{self, Operator};
 use crate::people::upstream::{self, Upstream};
 use crate::people::{ADMIN_PORT, CLUSTER_PORT, HTTP_PORT, SECRET};
 use crate::plan::Plan;
-use crate::scene::{Caller, FIRST_CALLER, NODES_MAX, OPERATOR, Path as Asked, Spread, UPSTREAMS};
+use crate::scene::{CROWD, Caller, FIRST_CALLER, NODES_MAX, OPERATOR, Path as Asked, Spread, UPSTREAMS};
 use crate::weather::Mood;
 use crate::witness::{self, Witness};
 use crate::world::world;
@@ -35,6 +35,8 @@ use troubles::Troubles;
 const FORM_MS_MAX: u64 = 30_000;
 /// After the weather, the cluster has to be well within this time.
 pub const CONVERGE_MS_MAX: u64 = 20_000;
+/// Callers that may come within a millisecond.
+const CROWD_MAX: usize = 64;
 /// A process that ended by itself is started again after this, as a supervisor does.
 const START_AGAIN_MS: u64 = 500;
 
@@ -56,6 +58,8 @@ pub struct Town {
     party: Party,
     operator: Operator,
     next_caller: HostNumber,
+    /// To the crowd; none: nobody comes any more.
+    newcomers: Option<mpsc::Sender<Newcomer>>,
 }
 
 /// Why a run ended before its plan did.
@@ -71,7 +75,7 @@ impl Town {
         let nodes = Standing::default();
         founders.iter().for_each(|founder| nodes.add(*founder));
         let places: Vec<HostNumber> = (1..=NODES_MAX).collect();
-        let others = UPSTREAMS.into_iter().chain([OPERATOR]);
+        let others = UPSTREAMS.into_iter().chain([OPERATOR, CROWD]);
         let hosts = places.iter().copied().chain(others).map(|number| (number, Host::new(number, seed)));
         let disk = |number: &HostNumber| {
             let disk = SimDisk::new(Chance::new(seed, &format!("disk {number}")), scene.sync_ms);
@@ -112,6 +116,7 @@ impl Town {
             party,
             operator,
             next_caller: FIRST_CALLER,
+            newcomers: None,
         }
     }
 
@@ -165,9 +170,10 @@ impl Town {
             self.step(&mut each)?;
         }
         self.party.closed.store(true, Ordering::Relaxed);
+        drop(self.newcomers.take());
         let patience = u64::try_from(PATIENCE.as_millis()).expect("a few seconds");
         let last = self.now + (patience + 1_000) * MS_NS;
-        while self.now < last && self.hosts.range(FIRST_CALLER..).any(|(_, host)| host.is_up()) {
+        while self.now < last && self.hosts[&CROWD].is_up() {
             self.step(&mut each)?;
         }
         Ok(())
@@ -276,6 +282,9 @@ impl Town {
     }
 
     fn start_callers(&mut self) {
+        let (newcomers, arrive) = mpsc::channel(CROWD_MAX);
+        self.newcomers = Some(newcomers);
+        self.hosts.get_mut(&CROWD).expect("the crowd's host").start(self.now, caller::crowd(arrive));
         for (number, caller) in self.plan.scene.callers.clone().into_iter().enumerate() {
             let pattern = Pattern {
                 tenant: Caller::tenant(number),
@@ -291,14 +300,13 @@ impl Town {
         }
     }
 
-    /// A caller on a host of its own.
-    fn start_caller(&mut self, pattern: Pattern, party: Party) -> HostNumber {
-        let number = self.next_caller;
+    /// One more caller, with an address of its own.
+    fn start_caller(&mut self, pattern: Pattern, party: Party) {
+        let host = self.next_caller;
         self.next_caller += 1;
-        let mut host = Host::new(number, self.plan.seed);
-        host.start(self.now, caller::call(party, number, pattern));
-        self.hosts.insert(number, host);
-        number
+        let newcomer = Newcomer { party, host, pattern };
+        let newcomers = self.newcomers.as_ref().expect("callers come before the last trouble ends");
+        assert!(newcomers.try_send(newcomer).is_ok(), "a crowd takes in who comes within a millisecond");
     }
 
     /// A caller that calls until it is told not to.

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tracing::field::{Field, Visit};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -117,19 +118,20 @@ impl Witness {
     /// # Errors
     /// If the file cannot be made.
     pub fn listen(&self, log: Option<&Path>) -> std::io::Result<tracing::subscriber::DefaultGuard> {
-        let ear = Ear { witness: self.clone() }.with_filter(
-            tracing_subscriber::filter::Targets::new()
-                .with_target("quorumgate::history", tracing::Level::DEBUG),
-        );
-        let log = log.map(File::create).transpose()?.map(|file| {
-            let file = Arc::new(Mutex::new(BufWriter::new(file)));
-            tracing_subscriber::fmt::layer()
-                .with_ansi(false)
-                .with_timer(HostTime)
-                .with_writer(move || Out(file.clone()))
-                .with_filter(tracing_subscriber::filter::LevelFilter::DEBUG)
-        });
-        Ok(tracing::subscriber::set_default(tracing_subscriber::registry().with(ear).with(log)))
+        let registry = tracing_subscriber::registry();
+        let ear = Ear { witness: self.clone() };
+        let history = Targets::new().with_target(cluster::HISTORY, tracing::Level::DEBUG);
+        let Some(log) = log else {
+            // Nothing else is made at all: spans cost time even where nobody reads them.
+            return Ok(tracing::subscriber::set_default(registry.with(history).with(ear)));
+        };
+        let file = Arc::new(Mutex::new(BufWriter::new(File::create(log)?)));
+        let log = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_timer(HostTime)
+            .with_writer(move || Out(file.clone()))
+            .with_filter(LevelFilter::DEBUG);
+        Ok(tracing::subscriber::set_default(registry.with(ear.with_filter(history)).with(log)))
     }
 }
 

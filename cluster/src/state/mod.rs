@@ -220,6 +220,19 @@ impl State {
         digester.finish()
     }
 
+    /// What the simulator asks for after every entry: all invariants, or, where a look at all buckets takes long, after
+    /// every sixteenth.
+    ///
+    /// # Panics
+    /// If an invariant is broken.
+    #[cfg(feature = "checks")]
+    pub fn check_after(&self, index: u64) {
+        const FEW: u64 = 64;
+        if self.ledger.buckets() <= FEW || index.is_multiple_of(16) {
+            self.check_all();
+        }
+    }
+
     /// All invariants over all buckets: for the simulator and tests.
     ///
     /// # Panics

@@ -113,6 +113,17 @@ fn nobody_listens_is_an_answer_and_a_dark_machine_gives_none() {
 }
 
 #[test]
+fn what_makes_a_connection_is_sent_again() {
+    let (network, mut now) = (network(), 0);
+    let _listener = network.listen(2, 80).expect("free");
+    network.lose(1, 2);
+    let mut connect = Box::pin(network.connect(1, 2, 80));
+    assert!(run(&network, &mut now, 1_500, &mut connect).is_none());
+    network.find(1, 2);
+    assert!(run(&network, &mut now, 2_000, &mut connect).is_some_and(|made| made.is_ok()));
+}
+
+#[test]
 fn a_reader_that_does_not_read_stops_its_writer() {
     let (network, mut now) = (network(), 0);
     let (mut one, mut other) = connected(&network, &mut now);

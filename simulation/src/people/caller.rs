@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::{HTTP_PORT, NUMBER, Sender, Standing, connect, exchange, token};
@@ -49,8 +50,26 @@ pub struct Party {
     pub closed: Arc<AtomicBool>,
 }
 
+/// One more caller of a crowd, which the network knows as `host`.
+pub struct Newcomer {
+    pub party: Party,
+    pub host: HostNumber,
+    pub pattern: Pattern,
+}
+
+/// All callers in one process, for a process of each would cost time and tell nothing: they share no state. Ends when no
+/// one more can come, and the last has ended.
+pub async fn crowd(mut newcomers: mpsc::Receiver<Newcomer>) -> Ended {
+    let mut callers = JoinSet::new();
+    while let Some(Newcomer { party, host, pattern }) = newcomers.recv().await {
+        callers.spawn(call(party, host, pattern));
+    }
+    while callers.join_next().await.is_some() {}
+    Ok(())
+}
+
 /// Asks until the party is closed, then waits for what it asked.
-pub async fn call(party: Party, host: HostNumber, pattern: Pattern) -> Ended {
+async fn call(party: Party, host: HostNumber, pattern: Pattern) {
     let caller = Arc::new(Caller {
         host,
         known: token(&pattern.tenant, pattern.token),
@@ -77,7 +96,6 @@ pub async fn call(party: Party, host: HostNumber, pattern: Pattern) -> Ended {
         }
     }
     while asked.join_next().await.is_some() {}
-    Ok(())
 }
 
 struct Caller {
