@@ -1,6 +1,7 @@
 //! Runs plans in processes of their own: task ids and actor ids are counted per process, and decide what comes first.
 
 use std::io;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +15,15 @@ use crate::witness::Counts;
 /// # Errors
 /// If no process can be started. A process that dies is a report of a broken promise.
 pub fn run(plan: &Plan, files: &Files) -> io::Result<Report> {
-    let mut child = Command::new(std::env::current_exe()?);
+    run_by(&std::env::current_exe()?, plan, files)
+}
+
+/// The same, by another simulator's binary.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_by(program: &Path, plan: &Plan, files: &Files) -> io::Result<Report> {
+    let mut child = Command::new(program);
     child.arg("child").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for (flag, file) in [("--trace", &files.trace), ("--log", &files.log)] {
         if let Some(file) = file {

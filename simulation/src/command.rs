@@ -10,7 +10,7 @@ use config::units::parse_duration;
 use crate::plan::Plan;
 use crate::run::{Files, Report};
 use crate::sweep::{EXPECTED, Sweep};
-use crate::{child, meta, shrink, weather};
+use crate::{child, meta, mutants, shrink, weather};
 
 /// Whole clusters under one seed.
 #[derive(Debug, Parser)]
@@ -75,6 +75,8 @@ enum Command {
         #[command(flatten)]
         draw: Draw,
     },
+    /// Plant known mistakes in the product, one after the other, and see which promise notices. Needs git and cargo.
+    Mutants(mutants::Options),
     /// The part of a run in a process of its own.
     #[command(hide = true)]
     Child {
@@ -145,7 +147,11 @@ impl Draw {
     }
 }
 
-fn seeds(text: &str) -> Result<Range<u64>, String> {
+/// Reads a range of seeds.
+///
+/// # Errors
+/// If it is none.
+pub fn seeds(text: &str) -> Result<Range<u64>, String> {
     let wanted = || format!("found {text:?}, wanted two numbers, for instance 0..1000");
     let (from, to) = text.split_once("..").ok_or_else(wanted)?;
     let range = from.parse().map_err(|_| wanted())?..to.parse().map_err(|_| wanted())?;
@@ -177,7 +183,9 @@ impl Cli {
             Command::Sweep { seeds, jobs, draw, any_coverage } => {
                 let for_ms = draw.for_ms()?;
                 let drawn = draw.clone();
-                let sweep = Sweep { seeds, jobs, plan: Box::new(move |seed| drawn.plan(seed, for_ms)) };
+                let itself = std::env::current_exe().map_err(io)?;
+                let plan = Box::new(move |seed| drawn.plan(seed, for_ms));
+                let sweep = Sweep { seeds, jobs, program: itself, plan };
                 let swept = sweep.run().map_err(io)?;
                 println!("{}{}", swept.table(), swept.speed());
                 if let Some(report) = &swept.broken {
@@ -194,6 +202,7 @@ impl Cli {
             }
             Command::Shrink { plan, to, runs } => smaller(&Plan::read(&plan)?, &to, runs),
             Command::Meta { seeds, draw } => twice(seeds, &draw),
+            Command::Mutants(options) => mutants::run(&options),
         }
     }
 }

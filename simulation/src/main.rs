@@ -10,6 +10,7 @@
 //! people    callers, upstreams, operator                      witness   hears all; the history
 //! promise   what must hold                                    run       a plan, its history and its verdict
 //! sweep, shrink, meta, child: many plans, smaller plans, the same plan twice, each run in a process of its own
+//! mutants   known mistakes, planted to see which promise notices
 //! ```
 //!
 //! # What could differ between two runs, and what closes it
@@ -45,6 +46,7 @@ mod disk;
 mod event;
 mod host;
 mod meta;
+mod mutants;
 mod network;
 mod people;
 mod plan;

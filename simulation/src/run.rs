@@ -27,7 +27,7 @@ pub struct Files {
 }
 
 /// How a run went. As JSON, one line, between processes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Its plan's.
     pub seed: u64,

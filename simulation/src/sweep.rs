@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -18,6 +19,8 @@ pub struct Sweep {
     pub seeds: Range<u64>,
     /// At once.
     pub jobs: usize,
+    /// The simulator that runs them.
+    pub program: PathBuf,
     /// From a seed to its plan.
     pub plan: Box<dyn Fn(u64) -> Plan + Sync>,
 }
@@ -61,7 +64,7 @@ impl Sweep {
                     if !self.seeds.contains(&seed) {
                         return Ok(());
                     }
-                    let report = child::run(&(self.plan)(seed), &Files::default())?;
+                    let report = child::run_by(&self.program, &(self.plan)(seed), &Files::default())?;
                     let mut swept = swept.lock().expect("no panic happens while sums are locked");
                     if report.broken.is_some() {
                         stop.store(true, Ordering::Relaxed);
