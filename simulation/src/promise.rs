@@ -9,6 +9,7 @@
 pub mod acknowledged;
 pub mod agreement;
 pub mod answers;
+pub mod beyond;
 pub mod bounded;
 pub mod calm;
 pub mod conserved;
@@ -62,7 +63,11 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Promise>> {
         Box::new(once::Once::default()),
         Box::new(answers::Answers::default()),
         Box::new(calm::Calm::new(plan)),
-        Box::new(exact::Exact::new(plan)),
+        if beyond::breaks_the_bound(plan) {
+            Box::new(beyond::Beyond::new(plan)) as Box<dyn Promise>
+        } else {
+            Box::new(exact::Exact::new(plan))
+        },
         Box::new(conserved::Conserved::default()),
         Box::new(bounded::Bounded::new(plan)),
     ]
