@@ -12,8 +12,9 @@
 //! fatal           what ends a node                                      the first reason stands
 //! ```
 
-/// The target of events that tell a node's history: entries applied, terms led, snapshots installed. At debug level; who
-/// compares the histories of nodes listens to them.
+/// The target of events that tell a node's history: entries applied, terms led, snapshots installed, batches that got no
+/// answer, leases that ended. At debug level; who compares the histories of nodes, or counts what they met, listens to
+/// them. An event's message is its kind, in the plural where it is only counted, by its `count` or else by one.
 pub const HISTORY: &str = "quorumgate::history";
 
 pub mod fatal;

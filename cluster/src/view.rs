@@ -32,6 +32,10 @@ pub struct View {
     pub applied_index: u64,
     /// Buckets of the ledger at that index.
     pub buckets: u64,
+    /// Its sessions.
+    pub sessions: u64,
+    /// Entries in this node's log.
+    pub log_entries: u64,
     /// All members, sorted by id.
     pub members: Vec<ViewMember>,
     /// The membership operation under way.

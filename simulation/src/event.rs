@@ -50,6 +50,23 @@ pub struct Charge {
     pub at: TrueNs,
 }
 
+/// How much a node holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The node.
+    pub host: HostNumber,
+    /// Keys with a lease cell, or that had one lately.
+    pub cells: u64,
+    /// Requests that wait for tokens.
+    pub waiting: u64,
+    /// Keys with a bucket in the ledger.
+    pub buckets: u64,
+    /// Gateways' lives that the ledger knows.
+    pub sessions: u64,
+    /// Entries in its log.
+    pub log_entries: u64,
+}
+
 /// What became of a request, as its caller sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -79,8 +96,9 @@ pub enum Event {
     Cleared(String),
     /// All troubles have ended.
     Calm,
-    /// A node applied an entry.
-    Applied { host: HostNumber, index: u64, term: u64, digest: u64 },
+    /// A node applied an entry. After it, gateways may have spent `given` tokens: those that the ledger booked as spent, and
+    /// those in leases.
+    Applied { host: HostNumber, index: u64, term: u64, digest: u64, given: u64 },
     /// A node leads a term.
     Leads { host: HostNumber, term: u64 },
     /// A node installed a snapshot.
@@ -97,6 +115,8 @@ pub enum Event {
     InForce { edition: usize, revision: u64 },
     /// What a node says of itself.
     Status { host: HostNumber, revision: u64, applied: u64 },
+    /// How much a node holds, by its own count.
+    Holds(Held),
     /// After all troubles, every node is ready and shows the same.
     Converged { revision: u64, applied: u64 },
 }

@@ -1,12 +1,18 @@
 //! What is promised, one file each: the statement and its source on top. All of them hear every event.
 //!
-//! What the nodes check themselves, after every entry that they apply (that every token is accounted for, that no bucket
+//! What the nodes check themselves, after entries that they apply (that every token is accounted for, that no bucket
 //! lends more than it has), ends a node with a fault of the program, which [`faults`] hears.
+//!
+//! Some are judged at each event, some every 10 ms, when all events of that time are there, and those that need the whole
+//! at the end.
 
 pub mod acknowledged;
 pub mod agreement;
 pub mod answers;
+pub mod beyond;
+pub mod bounded;
 pub mod calm;
+pub mod conserved;
 pub mod exact;
 pub mod faults;
 pub mod identity;
@@ -57,7 +63,13 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Promise>> {
         Box::new(once::Once::default()),
         Box::new(answers::Answers::default()),
         Box::new(calm::Calm::new(plan)),
-        Box::new(exact::Exact::new(plan)),
+        if beyond::breaks_the_bound(plan) {
+            Box::new(beyond::Beyond::new(plan)) as Box<dyn Promise>
+        } else {
+            Box::new(exact::Exact::new(plan))
+        },
+        Box::new(conserved::Conserved::default()),
+        Box::new(bounded::Bounded::new(plan)),
     ]
 }
 

@@ -186,17 +186,19 @@ impl Town {
         witness::now_runs(0, self.now);
         self.network.run_until(self.now);
         self.clear_due();
+        self.cut_again();
         self.start_due();
         let mut numbers: Vec<HostNumber> = self.hosts.keys().copied().collect();
         self.order.shuffle(&mut numbers);
         for number in numbers {
             witness::now_runs(number, self.now);
             let host = self.hosts.get_mut(&number).expect("a host that was listed");
-            if let Some(ended) = host.run_until(self.now)? {
-                self.ended(number, ended);
-            }
+            let ended = host.run_until(self.now)?;
             if self.disks.get(&number).is_some_and(SimDisk::is_cut) {
+                // Whatever the process made of it, it did so after its end.
                 self.power_was_cut(number);
+            } else if let Some(ended) = ended {
+                self.ended(number, ended);
             }
         }
         witness::now_runs(0, self.now);
@@ -262,6 +264,7 @@ impl Town {
             quorumgate::node::run(world, file, stopped).await
         });
         self.witness.tell(Event::Began { host: number, life: host.lives() });
+        self.started(number);
     }
 
     fn start_upstreams(&mut self) {

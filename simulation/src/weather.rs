@@ -116,6 +116,10 @@ pub enum Kind {
     HotKey { every_ms: u64 },
     /// Callers that nobody has seen before.
     KeyFlood { every_ms: u64 },
+    /// A node's clocks gain or lose more than the bound that quotas count on, from now on.
+    ClockRunaway { whom: Whom, ppm: i64 },
+    /// The machine loses its power, and so many times more as it starts again: a while after, or in the middle of a commit.
+    CrashLoop { whom: Whom, times: u64, within_ms: u64, unsynced: Unsynced },
 }
 
 /// One trouble.
@@ -164,6 +168,8 @@ impl Kind {
             Self::Wipe { .. } => "wipe",
             Self::HotKey { .. } => "hot-key",
             Self::KeyFlood { .. } => "key-flood",
+            Self::ClockRunaway { .. } => "clock-runaway",
+            Self::CrashLoop { .. } => "crash-loop",
         }
     }
 }

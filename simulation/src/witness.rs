@@ -182,6 +182,7 @@ impl<S: tracing::Subscriber> Layer<S> for Ear {
                 index: number("index"),
                 term: number("term"),
                 digest: number("digest"),
+                given: number("given"),
             }),
             "leads" => self.witness.tell(Event::Leads { host, term: number("term") }),
             "installed" => self.witness.tell(Event::Installed { host, index: number("index") }),
@@ -200,6 +201,11 @@ struct Said {
 impl Visit for Said {
     fn record_u64(&mut self, field: &Field, value: u64) {
         self.numbers.insert(field.name(), value);
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        // Nothing that nodes count falls below zero.
+        self.numbers.insert(field.name(), u64::try_from(value).unwrap_or(0));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {

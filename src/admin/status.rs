@@ -75,8 +75,14 @@ pub async fn status(State(door): State<Arc<Door>>) -> axum::Json<Value> {
         "leases": {
             "cells": stats.cells,
             "tokens": stats.tokens_held,
+            "waiting": stats.waiting,
             "asked": stats.asked,
             "pushed": stats.pushed,
+        },
+        "kept": {
+            "buckets": view.buckets,
+            "sessions": view.sessions,
+            "log_entries": view.log_entries,
         },
         "quotas": quotas,
         "health": door.probe.read(),
@@ -110,6 +116,8 @@ pub fn cluster_metrics(door: &Door) -> String {
     gauge("quorumgate_raft_has_leader", "1 while a leader is known.", u64::from(view.leader.is_some()));
     gauge("quorumgate_raft_applied_index", "Last applied log index.", view.applied_index);
     gauge("quorumgate_ledger_buckets", "Keys with a bucket in the cluster's ledger.", view.buckets);
+    gauge("quorumgate_ledger_sessions", "Gateways' lives that the cluster's ledger knows.", view.sessions);
+    gauge("quorumgate_log_entries", "Entries in this node's log.", view.log_entries);
     gauge("quorumgate_members", "Members of the cluster.", view.members.len() as u64);
     let voters = view.members.iter().filter(|member| member.voter).count();
     gauge("quorumgate_voters", "Members that vote.", voters as u64);

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use cluster::HISTORY;
 use cluster::hooks::panic_point;
 use cluster::lease::{Ask, AskError, AskReply, Push};
 use cluster::replica::Replica;
@@ -239,6 +240,7 @@ impl Keeper {
     }
 
     fn undecided(&self, charges: &[Charge], retry_after: Option<Duration>) -> Refused {
+        tracing::debug!(target: HISTORY, "requests undecided");
         self.count(charges, Counts::undecided);
         let quotas: Vec<Arc<QuotaRule>> = charges.iter().map(|c| Arc::clone(&c.quota)).collect();
         Refused::Undecided { quotas, retry_after: retry_after.unwrap_or(Refused::ASK_AGAIN) }

@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use super::backend::{Backend, Fact, Loaded, Write};
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use super::wire;
+use crate::HISTORY;
 use crate::fatal::Bell;
 use crate::hooks::panic_point;
 use crate::peer::codec::{self, Kind};
@@ -110,6 +111,11 @@ impl Log {
     pub fn last_index(&self) -> Option<u64> {
         let image = self.image.lock();
         image.entries.keys().next_back().copied().or(image.purged.map(|id| id.index))
+    }
+
+    /// How many entries it holds.
+    pub fn count(&self) -> u64 {
+        self.image.lock().entries.len() as u64
     }
 
     /// When this process got an entry; none: an earlier process did, or the log holds another at its index.
@@ -270,7 +276,8 @@ impl RaftLogStorage<TypeConfig> for Log {
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
         let first = last_log_id.map_or(0, |id| id.index + 1);
-        self.image.lock().entries.split_off(&first);
+        let count = self.image.lock().entries.split_off(&first).len() as u64;
+        tracing::debug!(target: HISTORY, count, "entries cut off");
         self.enqueue(vec![Write::RemoveFrom(first)], Done::Nobody).await
     }
 
@@ -281,6 +288,7 @@ impl RaftLogStorage<TypeConfig> for Log {
             let kept = image.entries.split_off(&(log_id.index + 1));
             std::mem::replace(&mut image.entries, kept)
         };
+        tracing::debug!(target: HISTORY, "logs purged");
         drop_beside(&self.world, purged);
         let record = codec::seal(Kind::LogId, &codec::encode(&LogIdV1::from(log_id)))?;
         let writes = vec![Write::Set(Fact::Purged, record), Write::RemoveThrough(log_id.index)];

@@ -21,7 +21,7 @@ use crate::clock::ClusterClock;
 use crate::fatal::Bell;
 use crate::hooks::panic_point;
 use crate::state::State;
-use crate::state::command::{Command, Outcome};
+use crate::state::command::{BatchOutcome, Command, Outcome};
 use crate::world::World;
 
 /// The consensus core.
@@ -104,7 +104,9 @@ impl Machine {
                 (Outcome::None, None)
             }
             EntryPayload::Normal(Local(command)) => {
+                let ended = replicated.state.ledger().tally().deemed_spent;
                 let outcome = replicated.state.apply(id.index, term(&id), &command);
+                tell(&outcome, replicated.state.ledger().tally().deemed_spent - ended);
                 let stamped = matches!(outcome, Outcome::Stamped(_));
                 (outcome, stamped.then(|| replicated.state.tau()))
             }
@@ -115,11 +117,44 @@ impl Machine {
             let received = self.log.received(&id).unwrap_or_else(|| self.world.clock.mono());
             replicated.clock.applied(id.index, term(&id), stamp, received);
         }
-        let digest = || replicated.state.digest();
-        tracing::debug!(target: HISTORY, index = id.index, term = term(&id), digest = digest(), "applied");
+        let state = &replicated.state;
+        tracing::debug!(
+            target: HISTORY,
+            index = id.index,
+            term = term(&id),
+            digest = state.digest(),
+            given = state.ledger().given(),
+            "applied"
+        );
         #[cfg(feature = "checks")]
         replicated.state.check_after(id.index);
         outcome
+    }
+}
+
+/// What an entry did that is rare enough to be worth a word; `ended`: tokens that were booked with a lease that ended.
+fn tell(outcome: &Outcome, ended: i128) {
+    match outcome {
+        Outcome::Stamped(stamped) => {
+            for batch in &stamped.batches {
+                match batch {
+                    BatchOutcome::Applied(_) => {}
+                    BatchOutcome::UnknownSession => {
+                        tracing::debug!(target: HISTORY, "batches of unknown sessions");
+                    }
+                    BatchOutcome::Stale => tracing::debug!(target: HISTORY, "batches behind a later one"),
+                }
+            }
+            if !stamped.sessions.is_empty() {
+                let count = stamped.sessions.len();
+                tracing::debug!(target: HISTORY, count, "sessions registered");
+            }
+            if ended > 0 {
+                tracing::debug!(target: HISTORY, count = ended, "tokens booked as spent with their lease");
+            }
+        }
+        Outcome::Fenced => tracing::debug!(target: HISTORY, "entries of a deposed leader"),
+        _ => {}
     }
 }
 

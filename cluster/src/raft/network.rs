@@ -25,6 +25,7 @@ use super::log::blocking;
 use super::snapshot::Parcel;
 use super::types::{PeerNode, Snapshot, StoredMembership, TypeConfig, Vote};
 use super::wire;
+use crate::HISTORY;
 use crate::peer::codec;
 use crate::peer::message::raft::{
     AppendReplyV1, AppendV1, SnapshotChunkV1, SnapshotReplyV1, TransferReplyV1, TransferV1, VoteReplyV1,
@@ -220,6 +221,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             return Err(failed("a snapshot that is not on this disk yet is not sent on".to_owned()).into());
         };
         let (last, total) = (snapshot.meta.last_log_id.map(Into::into), file.size());
+        tracing::debug!(target: HISTORY, "snapshots begun to be sent");
         let transfer = self.transfers.begin(self.id);
         let mut offset = 0;
         loop {
@@ -234,7 +236,10 @@ impl RaftNetworkV2<TypeConfig> for Client {
                 reply = self.call(kind::SNAPSHOT, &chunk, CHUNK_WITHIN) => reply?,
             };
             match reply {
-                SnapshotReplyV1::Done(vote) => return Ok(SnapshotResponse::new(vote.into())),
+                SnapshotReplyV1::Done(vote) => {
+                    tracing::debug!(target: HISTORY, "snapshots sent");
+                    return Ok(SnapshotResponse::new(vote.into()));
+                }
                 SnapshotReplyV1::Continue(next) if next == end && end < total => {
                     offset = end;
                     transfer.acknowledged(offset);

@@ -10,6 +10,7 @@ use super::machine::Raft;
 use super::snapshot::Parcel;
 use super::types::Snapshot;
 use super::wire;
+use crate::HISTORY;
 use crate::fatal::Bell;
 use crate::peer::codec;
 use crate::peer::message::kind;
@@ -46,11 +47,19 @@ impl Service {
             }
             kind::VOTE => {
                 let request = read::<VoteRequestV1>(payload)?.into();
-                codec::encode(&VoteReplyV1::from(self.raft.vote(request).await.map_err(text)?))
+                let response = self.raft.vote(request).await.map_err(text)?;
+                if !response.vote_granted {
+                    tracing::debug!(target: HISTORY, "votes refused");
+                }
+                codec::encode(&VoteReplyV1::from(response))
             }
             kind::PRE_VOTE => {
                 let request = read::<VoteRequestV1>(payload)?.into();
-                codec::encode(&VoteReplyV1::from(self.raft.pre_vote(request).await.map_err(text)?))
+                let response = self.raft.pre_vote(request).await.map_err(text)?;
+                if !response.vote_granted {
+                    tracing::debug!(target: HISTORY, "pre-votes refused");
+                }
+                codec::encode(&VoteReplyV1::from(response))
             }
             kind::TRANSFER => {
                 let request = read::<TransferV1>(payload)?.into();

@@ -240,6 +240,10 @@ impl<'a> Slot<'a> {
 
     fn push(&self, pushes: Vec<(RaftId, Push)>) {
         for (to, push) in pushes {
+            match push {
+                Push::Recall(_) => tracing::debug!(target: HISTORY, "leases recalled"),
+                Push::Changed(_) => tracing::debug!(target: HISTORY, "changed limits announced"),
+            }
             self.core.push(self.seat, to, &push);
         }
     }

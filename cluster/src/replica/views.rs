@@ -11,7 +11,7 @@ use crate::hooks::panic_point;
 use crate::state::ids::RaftId;
 use crate::view::{View, ViewMember};
 
-/// A view that differs in its applied index and the count of buckets alone may be this late.
+/// A view that differs in its applied index and its counts alone may be this late.
 const INDEX_WITHIN: Duration = Duration::from_millis(100);
 
 /// Publishes after each apply and each change of role, as long as the seat's consensus core runs.
@@ -37,8 +37,13 @@ pub(crate) fn publish(core: &Core, seat: &Seat, index_too: bool) {
     let next = build(seat);
     let mut new_revision = false;
     core.view.send_if_modified(|held| {
-        let index_only =
-            View { applied_index: next.applied_index, buckets: next.buckets, ..(**held).clone() };
+        let index_only = View {
+            applied_index: next.applied_index,
+            buckets: next.buckets,
+            sessions: next.sessions,
+            log_entries: next.log_entries,
+            ..(**held).clone()
+        };
         let differs = !same(&index_only, &next) || (index_too && held.applied_index != next.applied_index);
         if differs {
             new_revision = held.revision != next.revision;
@@ -63,6 +68,7 @@ fn build(seat: &Seat) -> View {
             voter: voters.contains(id),
         })
     });
+    let log_entries = seat.log.count();
     let replicated = seat.shared.replicated.lock();
     let state = &replicated.state;
     View {
@@ -76,6 +82,8 @@ fn build(seat: &Seat) -> View {
         is_leader: role.leading.is_some(),
         applied_index: replicated.applied_index(),
         buckets: state.ledger().buckets(),
+        sessions: state.sessions().count(),
+        log_entries,
         members: members.collect(),
         operation: state.members().operation().cloned(),
         ended: state.members().ended().clone(),

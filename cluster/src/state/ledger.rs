@@ -84,6 +84,12 @@ impl Ledger {
         self.tally
     }
 
+    /// Tokens that gateways may have spent: those booked as spent, and those out in leases.
+    pub fn given(&self) -> u64 {
+        let booked = self.tally.spent + self.tally.deemed_spent;
+        u64::try_from(booked).expect("tokens are only ever booked as spent") + self.pages.out()
+    }
+
     /// Number of buckets.
     pub fn buckets(&self) -> u64 {
         self.census.all()
@@ -318,7 +324,7 @@ impl Ledger {
         assert_eq!(total, self.tally.expected(), "I8: every token is accounted for: {:?}", self.tally);
         let keys = self.pages.iter().map(|(key, _)| key);
         assert_eq!(self.census.of(keys), self.census, "buckets are counted");
-        assert!(self.pages.sum_is_true(), "the kept digest is that of the buckets");
+        assert!(self.pages.sums_are_true(), "the kept digest and the tokens out are those of the buckets");
         self.check();
     }
 

@@ -1,8 +1,8 @@
-//! Where buckets lie, and the sum of their digests.
+//! Where buckets lie, the sum of their digests, and the tokens that are out of them.
 
 use super::bucket::Bucket;
 use super::digest::Digester;
-use super::ids::Key;
+use super::ids::{Key, Tokens};
 use super::paged::{Paged, Place};
 
 /// Pages of a real ledger: some 60 buckets each where there are a million, so that the copy that a change makes while a
@@ -21,11 +21,13 @@ pub(super) struct Pages {
     buckets: Paged<Key, Bucket>,
     /// Wrapping sum of the buckets' digests.
     digest: u64,
+    /// Tokens out in leases.
+    out: Tokens,
 }
 
 impl Pages {
     pub fn new(count: usize) -> Self {
-        Self { buckets: Paged::new(count), digest: 0 }
+        Self { buckets: Paged::new(count), digest: 0, out: 0 }
     }
 
     pub fn count(&self) -> usize {
@@ -38,17 +40,29 @@ impl Pages {
 
     /// Sets a bucket; whether the key had none before.
     pub fn set(&mut self, key: Key, bucket: Bucket) -> bool {
-        let after = digest(&key, &bucket);
+        self.digest = self.digest.wrapping_add(digest(&key, &bucket));
+        self.out += bucket.out_total();
         let before = self.buckets.set(key, bucket);
-        let sum = before.as_ref().map_or(0, |bucket| digest(&key, bucket));
-        self.digest = self.digest.wrapping_add(after).wrapping_sub(sum);
+        if let Some(bucket) = &before {
+            self.leave_out(&key, bucket);
+        }
         before.is_none()
     }
 
     pub fn remove(&mut self, key: &Key) {
         if let Some(bucket) = self.buckets.remove(key) {
-            self.digest = self.digest.wrapping_sub(digest(key, &bucket));
+            self.leave_out(key, &bucket);
         }
+    }
+
+    fn leave_out(&mut self, key: &Key, bucket: &Bucket) {
+        self.digest = self.digest.wrapping_sub(digest(key, bucket));
+        self.out -= bucket.out_total();
+    }
+
+    /// Tokens out in leases of all buckets, those included that end before anybody looks at their bucket again.
+    pub fn out(&self) -> Tokens {
+        self.out
     }
 
     /// At most `most` buckets of a page behind `after`.
@@ -65,10 +79,11 @@ impl Pages {
         into.number(self.digest);
     }
 
-    /// Whether the kept sum is that of the buckets.
-    pub fn sum_is_true(&self) -> bool {
+    /// Whether the kept sums are those of the buckets.
+    pub fn sums_are_true(&self) -> bool {
         let sum = self.iter().fold(0_u64, |sum, (key, bucket)| sum.wrapping_add(digest(key, bucket)));
-        sum == self.digest
+        let out: Tokens = self.iter().map(|(_, bucket)| bucket.out_total()).sum();
+        (sum, out) == (self.digest, self.out)
     }
 }
 

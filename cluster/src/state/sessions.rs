@@ -50,6 +50,11 @@ impl Sessions {
         self.by_id.iter().map(|(id, it)| (*id, SessionInfo { node: it.node, last_seq: it.last_seq }))
     }
 
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.by_id.len() as u64
+    }
+
     pub(super) fn restored(last: u64, cursor: SessionId, by_id: BTreeMap<SessionId, Session>) -> Self {
         let by_nonce = by_id.iter().map(|(id, session)| ((session.node, session.nonce), *id)).collect();
         Self { last, by_id, by_nonce, cursor }

@@ -10,7 +10,7 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::{Standing, ask_admin};
-use crate::event::Event;
+use crate::event::{Event, Held};
 use crate::host::{Ended, HostNumber};
 use crate::network::Network;
 use crate::scene::{EDITIONS, NODES_MAX, OPERATOR, Scene};
@@ -174,6 +174,15 @@ impl Operator {
                 let number = |name: &str| status[name].as_u64().unwrap_or(0);
                 let (revision, applied) = (number("revision"), number("applied_index"));
                 self.witness.tell(Event::Status { host: node, revision, applied });
+                let count = |group: &str, name: &str| status[group][name].as_u64().unwrap_or(0);
+                self.witness.tell(Event::Holds(Held {
+                    host: node,
+                    cells: count("leases", "cells"),
+                    waiting: count("leases", "waiting"),
+                    buckets: count("kept", "buckets"),
+                    sessions: count("kept", "sessions"),
+                    log_entries: count("kept", "log_entries"),
+                }));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

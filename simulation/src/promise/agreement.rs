@@ -24,7 +24,7 @@ impl Promise for Agreement {
     }
 
     fn see(&mut self, _: TrueNs, event: &Event) -> Verdict {
-        let Event::Applied { host, index, term, digest } = *event else { return Ok(()) };
+        let Event::Applied { host, index, term, digest, .. } = *event else { return Ok(()) };
         let (first_term, first_digest, first) = *self.applied.entry(index).or_insert((term, digest, host));
         self.again += u64::from(first != host);
         if (first_term, first_digest) == (term, digest) {
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn another_entry_and_another_state_are_found() {
-        let applied = |host, index, term, digest| Event::Applied { host, index, term, digest };
+        let applied = |host, index, term, digest| Event::Applied { host, index, term, digest, given: 0 };
         let same = [applied(1, 1, 1, 7), applied(2, 1, 1, 7), applied(1, 2, 1, 8)];
         assert_eq!(judge(&mut Agreement::default(), &same), Ok(()));
         assert!(judge(&mut Agreement::default(), &[applied(1, 1, 1, 7), applied(2, 1, 2, 7)]).is_err());

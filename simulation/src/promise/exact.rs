@@ -6,6 +6,8 @@
 //!
 //! While the document changes, the larger rate and the larger burst of the editions that may be in force hold; the level
 //! never rises by a change. A lowered burst is owed until the leases that were lent before have ended (quota.md 6).
+//!
+//! For clocks within their bound, ε = 1/1000. Those beyond it have a promise of their own, [`beyond`](super::beyond).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,18 +18,28 @@ use crate::clock::{MS_NS, TrueNs};
 use crate::event::{Charge, Event, RequestNumber};
 use crate::plan::Plan;
 use crate::scene::Scene;
-use crate::weather::Kind;
 use crate::witness::Counts;
 
-/// Leases that were lent under an older edition have ended after this.
-const LEASES_END_NS: TrueNs = 8_000 * MS_NS;
-/// The bound on the rate error of clocks, in parts per million.
-const EPSILON_PPM: i64 = 1_000;
+/// What a cluster may do beyond its document.
+#[derive(Clone, Copy, Debug)]
+pub struct Slack {
+    /// Rates may be so much higher.
+    pub epsilon: f64,
+    /// Leases that may be spent after the ledger has booked them, each of a whole bucket at most.
+    pub late_leases: u32,
+    /// Leases that were lent under an older edition have ended after this.
+    pub leases_end_ns: TrueNs,
+}
+
+impl Slack {
+    /// Of a cluster whose clocks keep the bound.
+    pub const NONE: Self = Self { epsilon: 1e-3, late_leases: 0, leases_end_ns: 8_000 * MS_NS };
+}
 
 /// The promise.
 pub struct Exact {
     scene: Scene,
-    epsilon: f64,
+    slack: Slack,
     tenants: BTreeMap<RequestNumber, String>,
     /// Quota and bucket → its admissions.
     admissions: BTreeMap<(String, String), Admissions>,
@@ -63,17 +75,16 @@ pub fn amount(text: &str) -> Limit {
 }
 
 impl Exact {
-    /// Of a plan.
+    /// Of a plan whose clocks keep the bound.
     pub fn new(plan: &Plan) -> Self {
-        let rates = plan.weather.iter().filter_map(|trouble| match trouble.kind {
-            Kind::ClockRate { ppm, .. } => Some(ppm.abs()),
-            _ => None,
-        });
-        // A cluster whose clocks break the bound is held to a wider one.
-        let ppm = rates.max().unwrap_or(0).max(EPSILON_PPM);
+        Self::held_to(plan, Slack::NONE)
+    }
+
+    /// Of a plan, with slack.
+    pub fn held_to(plan: &Plan, slack: Slack) -> Self {
         Self {
             scene: plan.scene.clone(),
-            epsilon: ppm as f64 / 1e6,
+            slack,
             tenants: BTreeMap::new(),
             admissions: BTreeMap::new(),
             editions: vec![Edition { number: 0, from: 0, until: None }],
@@ -92,6 +103,7 @@ impl Exact {
                 held.map(|it| amount(&self.scene.limit(it.number, quota, tenant))).collect();
             let rate = limits.iter().map(|it| it.tokens as f64 / it.per_ns as f64).fold(0.0, f64::max);
             let burst = limits.iter().map(|it| it.burst as f64).fold(0.0, f64::max);
+            let burst = burst * f64::from(1 + self.slack.late_leases);
             amounts.push((at, rate, burst));
         }
         amounts
@@ -122,7 +134,7 @@ impl Promise for Exact {
             Event::InForce { edition, .. } => {
                 for older in self.editions.iter_mut().filter(|it| it.number < *edition && it.until.is_none())
                 {
-                    older.until = Some(at + LEASES_END_NS);
+                    older.until = Some(at + self.slack.leases_end_ns);
                 }
             }
             _ => {}
@@ -134,7 +146,7 @@ impl Promise for Exact {
         for ((quota, key), Admissions { tenant, all }) in &self.admissions {
             let admissions: Vec<(TrueNs, u64)> = all.iter().map(|(at, _, cost)| (*at, *cost)).collect();
             let amounts = self.amounts(quota, tenant);
-            if let Some(broken) = overdraw(&amounts, self.epsilon, &admissions) {
+            if let Some(broken) = overdraw(&amounts, self.slack.epsilon, &admissions) {
                 return Err(format!("{quota} of {tenant}, bucket {key}: {broken}"));
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Town;
+use crate::chance::Chance;
 use crate::clock::{MS_NS, TrueNs};
 use crate::event::Event;
 use crate::host::HostNumber;
@@ -21,7 +22,22 @@ pub struct Troubles {
     under_way: Vec<(TrueNs, String, Undo)>,
     /// Troubles that keep a node from being started.
     held_down: BTreeMap<HostNumber, u32>,
+    loops: BTreeMap<HostNumber, CrashLoop>,
 }
+
+/// A node that loses its power as it starts, again and again.
+struct CrashLoop {
+    /// So many times more.
+    left: u64,
+    within_ms: u64,
+    unsynced: Unsynced,
+    /// When it loses it next, unless its disk decides that.
+    cut_at: Option<TrueNs>,
+    chance: Chance,
+}
+
+/// A node that starts changes its disk more often than this.
+const STARTING_OPS: u64 = 40;
 
 impl Troubles {
     /// Whether a node must not be started.
@@ -42,6 +58,7 @@ enum Undo {
     QuickDisk(HostNumber),
     Cheer(usize, Mood),
     Close(Arc<AtomicBool>),
+    EndLoop(HostNumber),
 }
 
 impl Town {
@@ -150,7 +167,7 @@ impl Town {
                 self.disks[&number].slow_down(by_ms);
                 Undo::QuickDisk(number)
             }
-            Kind::ClockRate { whom, ppm } => {
+            Kind::ClockRate { whom, ppm } | Kind::ClockRunaway { whom, ppm } => {
                 self.hosts[&self.node(whom)].clock().set_rate(self.now, ppm);
                 Undo::Nothing
             }
@@ -188,6 +205,15 @@ impl Town {
             Kind::KeyFlood { every_ms } => {
                 let tenant = format!("flood-{}", until / MS_NS);
                 Undo::Close(self.start_stranger(tenant, every_ms.max(1), true))
+            }
+            Kind::CrashLoop { whom, times, within_ms, unsynced } => {
+                let number = self.standing(whom)?;
+                let chance = Chance::new(self.plan.seed, &format!("crash loop until {until}"));
+                let again = CrashLoop { left: times, within_ms, unsynced, cut_at: None, chance };
+                self.troubles.loops.insert(number, again);
+                self.cut_power(number, unsynced);
+                self.start_again_after(number, super::START_AGAIN_MS);
+                Undo::EndLoop(number)
             }
             Kind::RollingRestart => unreachable!("a rolling restart is begun node by node"),
         })
@@ -256,12 +282,44 @@ impl Town {
                 }
             }
             Undo::Close(closed) => closed.store(true, Ordering::Relaxed),
+            Undo::EndLoop(number) => drop(self.troubles.loops.remove(&number)),
+        }
+    }
+
+    /// A node was started. If it is in a crash loop, it loses its power a while later, or in the middle of an operation.
+    pub(super) fn started(&mut self, number: HostNumber) {
+        let Some(again) = self.troubles.loops.get_mut(&number).filter(|it| it.left > 0) else { return };
+        again.left -= 1;
+        again.cut_at = None;
+        if again.chance.one_in(2) {
+            self.disks[&number].cut_after(again.chance.within(0..=STARTING_OPS), again.unsynced);
+        } else {
+            again.cut_at = Some(self.now + again.chance.within(1..=again.within_ms) * MS_NS);
+        }
+    }
+
+    /// Nodes in a crash loop whose time is up lose their power.
+    pub(super) fn cut_again(&mut self) {
+        let now = self.now;
+        let loops = self.troubles.loops.iter_mut();
+        let due: Vec<(HostNumber, Unsynced)> = loops
+            .filter_map(|(number, it)| it.cut_at.take_if(|at| *at <= now).map(|_| (*number, it.unsynced)))
+            .collect();
+        for (number, unsynced) in due {
+            if !self.hosts[&number].is_up() {
+                continue;
+            }
+            self.witness.count("power cuts soon after a start", 1);
+            self.cut_power(number, unsynced);
+            self.start_again_after(number, super::START_AGAIN_MS);
         }
     }
 
     /// The node's power was cut in the middle of an operation of its disk.
     pub(super) fn power_was_cut(&mut self, number: HostNumber) {
         let unsynced = self.disks[&number].cut_leaves();
+        let starting = self.troubles.loops.contains_key(&number);
+        self.witness.count("power cuts in the middle of a start", u64::from(starting));
         self.witness.count("power cuts in the middle of a commit", 1);
         self.cut_power(number, unsynced);
         self.start_again_after(number, super::START_AGAIN_MS);

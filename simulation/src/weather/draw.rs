@@ -4,7 +4,7 @@ use super::{Kind, Mood, Trouble, Unsynced, Whom};
 use crate::chance::Chance;
 
 /// The names of all kinds that can be drawn, in the order of [`one`].
-pub const NAMES: [&str; 29] = [
+pub const NAMES: [&str; 31] = [
     "kill",
     "power-cut",
     "cut-commit",
@@ -34,10 +34,19 @@ pub const NAMES: [&str; 29] = [
     "wipe",
     "hot-key",
     "key-flood",
+    "clock-runaway",
+    "crash-loop",
 ];
+/// Kinds after so many came later. They join the weather that a seed has without them, so that it keeps its own.
+const FIRST_LATER: usize = 29;
+/// The part of seeds that each of those joins.
+const LATER_ONE_IN: u64 = 8;
+const LATER_AT_MOST: u64 = 3;
 
 /// The bound on the rate error of a node's clock that quotas count on: ε = 1/1000.
 const PPM_MAX: u64 = 1_000;
+/// Rate errors beyond it: no lease outlives its end by the first, and many do by the second.
+const RUNAWAY_PPM_MAX: [u64; 3] = [50_000, 50_000, 300_000];
 const TROUBLES_MIN: u64 = 5;
 const TROUBLES_MAX: u64 = 12;
 /// Kinds of one seed: a few at a time find more than all at once.
@@ -49,20 +58,31 @@ pub fn draw(seed: u64, nodes: u8, until_ms: u64, allowed: &[&str]) -> Vec<Troubl
     if allowed.is_empty() || until_ms == 0 {
         return Vec::new();
     }
+    let (mut kinds, later): (Vec<&str>, Vec<&str>) =
+        allowed.iter().partition(|name| NAMES[..FIRST_LATER].contains(name));
+    let alone = kinds.is_empty();
+    if alone {
+        kinds.clone_from(&later);
+    }
     let mut chance = Chance::new(seed, "weather");
-    let mut kinds = allowed.to_vec();
     chance.shuffle(&mut kinds);
     kinds.truncate(usize::try_from(chance.within(KINDS_MIN..=KINDS_MAX)).expect("a small number"));
     let count = chance.within(TROUBLES_MIN..=TROUBLES_MAX);
-    let mut troubles: Vec<Trouble> = (0..count)
-        .map(|_| {
-            let name = *chance.pick::<&str>(&kinds);
-            let kind = one(name, nodes, &mut chance);
-            let at_ms = chance.within(0..=until_ms * 9 / 10);
-            let for_ms = lasts(&kind, &mut chance).min(until_ms - at_ms);
-            Trouble { at_ms, for_ms, kind }
-        })
-        .collect();
+    let trouble = |name, chance: &mut Chance| {
+        let kind = one(name, nodes, chance);
+        let at_ms = chance.within(0..=until_ms * 9 / 10);
+        let for_ms = lasts(&kind, chance).min(until_ms - at_ms);
+        Trouble { at_ms, for_ms, kind }
+    };
+    let mut troubles: Vec<Trouble> =
+        (0..count).map(|_| trouble(*chance.pick::<&str>(&kinds), &mut chance)).collect();
+    for name in later.into_iter().filter(|_| !alone) {
+        let mut chance = Chance::new(seed, name);
+        if chance.one_in(LATER_ONE_IN) {
+            let count = chance.within(1..=LATER_AT_MOST);
+            troubles.extend((0..count).map(|_| trouble(name, &mut chance)));
+        }
+    }
     troubles.sort_by_key(|trouble| trouble.at_ms);
     keep_a_majority_of_disks(&mut troubles, nodes);
     troubles
@@ -84,10 +104,12 @@ fn lasts(kind: &Kind, chance: &mut Chance) -> u64 {
         | Kind::Edition
         | Kind::WallJump { .. }
         | Kind::ClockRate { .. }
+        | Kind::ClockRunaway { .. }
         | Kind::Join
         | Kind::Leave { .. }
         | Kind::Replace { .. } => 0,
         Kind::RollingRestart => chance.within(6_000..=12_000),
+        Kind::CrashLoop { .. } => chance.within(1_000..=8_000),
         // Now and then longer than leases, views and elections; or just longer than a lease lasts.
         _ if chance.one_in(6) => chance.within(4_000..=11_000),
         _ if chance.one_in(4) => chance.within(2_500..=6_500),
@@ -146,6 +168,15 @@ fn one(name: &str, nodes: u8, chance: &mut Chance) -> Kind {
         "wipe" => Kind::Wipe { whom },
         "hot-key" => Kind::HotKey { every_ms: chance.within(2..=6) },
         "key-flood" => Kind::KeyFlood { every_ms: chance.within(2..=6) },
+        "clock-runaway" => {
+            let most = *chance.pick(&RUNAWAY_PPM_MAX);
+            let ppm = i64::try_from(chance.within(2 * PPM_MAX..=most)).expect("small");
+            Kind::ClockRunaway { whom, ppm: if chance.one_in(2) { -ppm } else { ppm } }
+        }
+        "crash-loop" => {
+            let (times, within_ms) = (chance.within(1..=5), chance.within(10..=800));
+            Kind::CrashLoop { whom, times, within_ms, unsynced }
+        }
         other => unreachable!("{other} is not among the names above"),
     }
 }
@@ -185,6 +216,17 @@ mod tests {
             }
         }
         assert_eq!(seen, BTreeSet::from(NAMES));
+    }
+
+    #[test]
+    fn kinds_that_came_later_leave_the_weather_of_a_seed_as_it_was() {
+        for seed in 0..100 {
+            let mut all = draw(seed, 3, 18_000, &NAMES);
+            all.retain(|trouble| NAMES[..FIRST_LATER].contains(&trouble.kind.name()));
+            assert_eq!(all, draw(seed, 3, 18_000, &NAMES[..FIRST_LATER]));
+        }
+        assert!(draw(7, 3, 18_000, &["crash-loop"]).iter().all(|it| it.kind.name() == "crash-loop"));
+        assert!(!draw(7, 3, 18_000, &["crash-loop"]).is_empty());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::HISTORY;
 use cluster::lease::{AskItem, Granted};
 use cluster::state::ids::{Key, LeaseId, Tokens};
 use cluster::world::BootNs;
@@ -177,7 +178,9 @@ impl Managed {
         self.observe(now, cycle);
         let cell = &self.entry.cell;
         if !self.is_alive(now) && cell.held().total() > 0 {
-            self.issued -= cell.drop_all().total();
+            let died = cell.drop_all().total();
+            tracing::debug!(target: HISTORY, count = died, "tokens that died at their deadline");
+            self.issued -= died;
             self.must_report = true;
         }
         let held = self.entry.cell.held();
@@ -234,6 +237,7 @@ impl Managed {
     /// Takes the reply to an item of a batch that was sent at `sent`.
     pub(super) fn take(&mut self, item: &AskItem, reply: &Granted, sent: BootNs, now: BootNs) -> Told {
         if !reply.keep {
+            tracing::debug!(target: HISTORY, "leases taken away");
             self.issued -= self.entry.cell.drop_all().total();
         }
         // Four fifths of the ledger's time, from the send and never from the reply: a slow reply gives no time.

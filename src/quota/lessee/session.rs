@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use cluster::HISTORY;
 use cluster::lease::{Ask, AskError, AskReply};
 use cluster::state::ids::{Key, SessionId, Tokens};
 use cluster::world::BootNs;
@@ -86,6 +87,7 @@ impl Lessee {
             self.session.registering = None;
             match answer {
                 Ok(id) => {
+                    tracing::debug!(target: HISTORY, "sessions begun");
                     (self.session.id, self.session.seq) = (Some(id), 0);
                     self.session.heard(now);
                 }
@@ -111,7 +113,9 @@ impl Lessee {
                 Err(error) => {
                     self.void(&batch.ask);
                     self.session.failed(now);
+                    tracing::debug!(target: HISTORY, "batches refused");
                     if error == AskError::UnknownSession {
+                        tracing::debug!(target: HISTORY, "sessions lost");
                         // Its leases are of a session that the ledger has forgotten: they run out unspent.
                         self.drop_all();
                         self.session.id = None;
@@ -120,6 +124,8 @@ impl Lessee {
                     }
                 }
             }
+        } else {
+            tracing::debug!(target: HISTORY, "answers to void batches");
         }
         self.pump(now);
     }
@@ -165,6 +171,7 @@ impl Lessee {
             }
         }
         if let Some(batch) = self.session.outstanding.take_if(|o| o.void_at <= now) {
+            tracing::debug!(target: HISTORY, "batches timed out");
             self.session.cycle.timed_out();
             self.void(&batch.ask);
         }
