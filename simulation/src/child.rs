@@ -25,7 +25,7 @@ pub fn run(plan: &Plan, files: &Files) -> io::Result<Report> {
 pub fn run_by(program: &Path, plan: &Plan, files: &Files) -> io::Result<Report> {
     let mut child = Command::new(program);
     child.arg("child").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for (flag, file) in [("--trace", &files.trace), ("--log", &files.log)] {
+    for (flag, file) in [("--trace", &files.trace), ("--log", &files.log), ("--report", &files.report)] {
         if let Some(file) = file {
             child.arg(flag).arg(file);
         }

@@ -113,11 +113,14 @@ struct Out {
     /// Write what the nodes log.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+    /// Write a page that shows the run.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 impl From<Out> for Files {
     fn from(it: Out) -> Self {
-        Self { trace: it.trace, log: it.log }
+        Self { trace: it.trace, log: it.log, report: it.report }
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Charge {
 pub struct Held {
     /// The node.
     pub host: HostNumber,
+    /// Tokens in its leases.
+    pub tokens: u64,
     /// Keys with a lease cell, or that had one lately.
     pub cells: u64,
     /// Requests that wait for tokens.
@@ -76,6 +78,8 @@ pub enum Fate {
         status: u16,
         /// The request that the upstream says it answers.
         echo: Option<RequestNumber>,
+        /// The gateway's name for what is wrong; empty: nothing, or the upstream answered.
+        why: String,
     },
     /// The connection failed, or was never made. `reused`: it had served before, and may have been closed since.
     Broken { reused: bool },
@@ -90,6 +94,10 @@ pub enum Event {
     Began { host: HostNumber, life: u64 },
     /// A process has ended by itself; `fault`: of the program, not of its disk or its setting.
     Ended { host: HostNumber, why: String, fault: bool },
+    /// A host's process was killed, or its machine lost its power.
+    Down { host: HostNumber },
+    /// A host's process stands still, or goes on.
+    Paused { host: HostNumber, paused: bool },
     /// A trouble of the weather has begun.
     Trouble(String),
     /// A trouble of the weather has ended.

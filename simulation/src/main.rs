@@ -51,6 +51,7 @@ mod network;
 mod people;
 mod plan;
 mod promise;
+mod report;
 mod run;
 mod scene;
 mod shim;

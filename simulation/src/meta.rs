@@ -14,8 +14,8 @@ use crate::run::Files;
 /// If no process can be started, or no file be read.
 pub fn differs(plan: &Plan, folder: &Path) -> std::io::Result<Option<String>> {
     let file = |name: &str| Some(folder.join(format!("{}-{name}", plan.seed)));
-    let logged = Files { trace: file("logged.history"), log: file("log") };
-    let silent = Files { trace: file("silent.history"), log: None };
+    let logged = Files { trace: file("logged.history"), log: file("log"), report: None };
+    let silent = Files { trace: file("silent.history"), log: None, report: None };
     let one = child::run(plan, &logged)?;
     let other = child::run(plan, &silent)?;
     let same = one == other;

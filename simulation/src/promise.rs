@@ -104,6 +104,6 @@ mod testing {
     }
 
     pub fn answered(number: RequestNumber, status: u16, echo: Option<RequestNumber>) -> Event {
-        Event::Done { number, node: 1, fate: Fate::Answered { status, echo } }
+        Event::Done { number, node: 1, fate: Fate::Answered { status, echo, why: String::new() } }
     }
 }

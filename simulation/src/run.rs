@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{MS_NS, TrueNs};
 use crate::plan::Plan;
 use crate::promise::{self, Promise};
+use crate::report::Chronicle;
 use crate::town::Town;
 use crate::witness::{Counts, Witness};
 use crate::{shim, witness};
@@ -24,6 +25,8 @@ pub struct Files {
     pub trace: Option<PathBuf>,
     /// What the nodes log.
     pub log: Option<PathBuf>,
+    /// The page that shows the run.
+    pub report: Option<PathBuf>,
 }
 
 /// How a run went. As JSON, one line, between processes.
@@ -68,7 +71,8 @@ pub fn run(plan: &Plan, files: &Files) -> std::io::Result<Report> {
         hears.write_to(trace)?;
     }
     let listening = hears.listen(files.log.as_deref())?;
-    let mut judge = Judge { promises: promise::all(plan), last: VecDeque::new(), verdict: None };
+    let chronicle = files.report.as_ref().map(|_| Chronicle::new(plan));
+    let mut judge = Judge { promises: promise::all(plan), chronicle, last: VecDeque::new(), verdict: None };
     let mut town = Town::new(plan, hears.clone());
     let ran =
         town.run(
@@ -96,18 +100,23 @@ pub fn run(plan: &Plan, files: &Files) -> std::io::Result<Report> {
         at_ms: at / MS_NS,
         last: judge.last.into_iter().collect(),
     });
-    Ok(Report {
+    let report = Report {
         seed: plan.seed,
         history: format!("{fingerprint:016x}"),
         lines,
         simulated_ms: now / MS_NS,
         counts: hears.counts(),
         broken,
-    })
+    };
+    if let (Some(file), Some(chronicle)) = (&files.report, &judge.chronicle) {
+        std::fs::write(file, chronicle.page(&report))?;
+    }
+    Ok(report)
 }
 
 struct Judge {
     promises: Vec<Box<dyn Promise>>,
+    chronicle: Option<Chronicle>,
     last: VecDeque<String>,
     verdict: Option<(TrueNs, String, String)>,
 }
@@ -119,6 +128,9 @@ impl Judge {
                 self.last.pop_front();
             }
             self.last.push_back(format!("{:>9.3} s {event:?}", at as f64 / 1e9));
+            if let Some(chronicle) = &mut self.chronicle {
+                chronicle.hear(at, &event);
+            }
             for index in 0..self.promises.len() {
                 if let Err(how) = self.promises[index].see(at, &event) {
                     let name = self.promises[index].name();

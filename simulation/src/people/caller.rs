@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::{HTTP_PORT, NUMBER, Sender, Standing, connect, exchange, token};
-use crate::event::{Event, Fate, Request as Asked, RequestNumber, Token};
+use crate::event::{Event, Fate, Request as Asked, Token};
 use crate::host::{Ended, HostNumber};
 use crate::network::Network;
 use crate::scene::{Path, Spread};
@@ -98,6 +98,13 @@ async fn call(party: Party, host: HostNumber, pattern: Pattern) {
     while asked.join_next().await.is_some() {}
 }
 
+/// The name of the problem that an answer tells of; empty: none.
+fn problem(body: &Bytes) -> &str {
+    let text = std::str::from_utf8(body).unwrap_or_default();
+    let named = text.split_once("urn:quorumgate:problem:").and_then(|(_, rest)| rest.split_once('"'));
+    named.map_or("", |(name, _)| name)
+}
+
 struct Caller {
     party: Party,
     pattern: Pattern,
@@ -155,7 +162,7 @@ impl Caller {
         let body = if post { Bytes::from_static(b"{\"amount\": 1}") } else { Bytes::new() };
         let request = request.body(Full::new(body)).expect("a well-formed request");
         let fate = match tokio::time::timeout(PATIENCE, self.answer(node, request)).await {
-            Ok(Ok((status, echo))) => Fate::Answered { status, echo },
+            Ok(Ok(answered)) => answered,
             Ok(Err(reused)) => Fate::Broken { reused },
             Err(_) => Fate::Silent,
         };
@@ -163,12 +170,8 @@ impl Caller {
         *self.waiting().entry(node).or_default() -= 1;
     }
 
-    /// Status and echo; an error says whether the connection that failed had served before.
-    async fn answer(
-        &self,
-        node: HostNumber,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(u16, Option<RequestNumber>), bool> {
+    /// The answer; an error says whether the connection that failed had served before.
+    async fn answer(&self, node: HostNumber, request: Request<Full<Bytes>>) -> Result<Fate, bool> {
         let idle = self.idle().entry(node).or_default().pop().filter(|sender| !sender.is_closed());
         let reused = idle.is_some();
         let mut sender = match idle {
@@ -179,7 +182,11 @@ impl Caller {
         let echo = answer.headers().get(NUMBER).and_then(|echo| echo.to_str().ok()?.parse().ok());
         let status = answer.status().as_u16();
         self.idle().entry(node).or_default().push(sender);
-        Ok((status, echo))
+        let why = problem(answer.body()).to_owned();
+        if !why.is_empty() {
+            self.party.witness.count(&format!("problem: {why}"), 1);
+        }
+        Ok(Fate::Answered { status, echo, why })
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, BTreeMap<HostNumber, usize>> {

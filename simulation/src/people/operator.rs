@@ -177,6 +177,7 @@ impl Operator {
                 let count = |group: &str, name: &str| status[group][name].as_u64().unwrap_or(0);
                 self.witness.tell(Event::Holds(Held {
                     host: node,
+                    tokens: count("leases", "tokens"),
                     cells: count("leases", "cells"),
                     waiting: count("leases", "waiting"),
                     buckets: count("kept", "buckets"),

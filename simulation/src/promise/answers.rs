@@ -42,7 +42,7 @@ impl Promise for Answers {
                     return Err(format!("request {number} has a second end at node {node}: {fate:?}"));
                 };
                 match fate {
-                    Fate::Answered { status: 200, echo } if *echo != Some(*number) || reached == 0 => {
+                    Fate::Answered { status: 200, echo, .. } if *echo != Some(*number) || reached == 0 => {
                         return Err(format!(
                             "request {number} was answered 200 by node {node} with the answer to {echo:?}, having \
                              reached an upstream {reached} times"

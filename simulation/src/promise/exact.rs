@@ -55,6 +55,17 @@ struct Admissions {
     all: BTreeSet<(TrueNs, RequestNumber, u64)>,
 }
 
+/// What was left of one bucket over time, for who wants to see it.
+pub struct Course {
+    pub quota: String,
+    pub tenant: String,
+    /// The largest burst that was in force.
+    pub burst: f64,
+    /// True instant, tokens left; before and after each admission.
+    pub levels: Vec<(TrueNs, f64)>,
+    pub admitted: usize,
+}
+
 struct Edition {
     number: usize,
     from: TrueNs,
@@ -110,6 +121,34 @@ impl Exact {
     }
 }
 
+impl Exact {
+    /// The course of every bucket, against the bound of clocks within theirs.
+    pub fn courses(&self) -> Vec<Course> {
+        let course = |((quota, _), bucket): (&(String, String), &Admissions)| {
+            let amounts = self.amounts(quota, &bucket.tenant);
+            let levels = levels(&amounts, self.slack.epsilon, &bucket.all());
+            Course {
+                quota: quota.clone(),
+                tenant: bucket.tenant.clone(),
+                burst: amounts.iter().map(|(_, _, burst)| *burst).fold(0.0, f64::max),
+                admitted: levels.len(),
+                levels: levels
+                    .iter()
+                    .flat_map(|(at, before, after)| [(*at, *before), (*at, *after)])
+                    .collect(),
+            }
+        };
+        self.admissions.iter().map(course).collect()
+    }
+}
+
+impl Admissions {
+    /// Instants and costs, in the order of time.
+    fn all(&self) -> Vec<(TrueNs, u64)> {
+        self.all.iter().map(|(at, _, cost)| (*at, *cost)).collect()
+    }
+}
+
 impl Promise for Exact {
     fn name(&self) -> &'static str {
         "exact"
@@ -143,11 +182,10 @@ impl Promise for Exact {
     }
 
     fn end(&mut self) -> Verdict {
-        for ((quota, key), Admissions { tenant, all }) in &self.admissions {
-            let admissions: Vec<(TrueNs, u64)> = all.iter().map(|(at, _, cost)| (*at, *cost)).collect();
-            let amounts = self.amounts(quota, tenant);
-            if let Some(broken) = overdraw(&amounts, self.slack.epsilon, &admissions) {
-                return Err(format!("{quota} of {tenant}, bucket {key}: {broken}"));
+        for ((quota, key), bucket) in &self.admissions {
+            let amounts = self.amounts(quota, &bucket.tenant);
+            if let Some(broken) = overdraw(&amounts, self.slack.epsilon, &bucket.all()) {
+                return Err(format!("{quota} of {}, bucket {key}: {broken}", bucket.tenant));
             }
         }
         Ok(())
@@ -160,11 +198,16 @@ impl Promise for Exact {
     }
 }
 
-/// How a perfect bucket is overdrawn; none: it is not.
-fn overdraw(amounts: &[(TrueNs, f64, f64)], epsilon: f64, admissions: &[(TrueNs, u64)]) -> Option<String> {
-    let (mut at, mut rate, mut burst) = *amounts.first()?;
+/// What a perfect bucket has left before and after each admission.
+fn levels(
+    amounts: &[(TrueNs, f64, f64)],
+    epsilon: f64,
+    admissions: &[(TrueNs, u64)],
+) -> Vec<(TrueNs, f64, f64)> {
+    let Some((mut at, mut rate, mut burst)) = amounts.first().copied() else { return Vec::new() };
     let mut level = burst;
     let mut changes = amounts[1..].iter().peekable();
+    let mut levels = Vec::with_capacity(admissions.len());
     for (instant, cost) in admissions {
         while let Some(change) = changes.next_if(|change| change.0 <= *instant) {
             level = (level + (change.0 - at) as f64 * rate * (1.0 + epsilon)).min(burst);
@@ -173,18 +216,25 @@ fn overdraw(amounts: &[(TrueNs, f64, f64)], epsilon: f64, admissions: &[(TrueNs,
         }
         level = (level + instant.saturating_sub(at) as f64 * rate * (1.0 + epsilon)).min(burst);
         at = at.max(*instant);
+        let before = level;
         level -= *cost as f64;
-        // Less than the rounding of a thousand additions.
-        if level < -1e-6 {
-            return Some(format!(
-                "overdrawn by {:.3} tokens at {:.3} s of true time, with {} admissions until then",
-                -level,
-                *instant as f64 / 1e9,
-                admissions.iter().filter(|(before, _)| before <= instant).count()
-            ));
-        }
+        levels.push((*instant, before, level));
     }
-    None
+    levels
+}
+
+/// How a perfect bucket is overdrawn; none: it is not.
+fn overdraw(amounts: &[(TrueNs, f64, f64)], epsilon: f64, admissions: &[(TrueNs, u64)]) -> Option<String> {
+    // Less than the rounding of a thousand additions.
+    let below = |(_, _, level): &&(TrueNs, f64, f64)| *level < -1e-6;
+    let levels = levels(amounts, epsilon, admissions);
+    let (instant, _, level) = levels.iter().find(below)?;
+    Some(format!(
+        "overdrawn by {:.3} tokens at {:.3} s of true time, with {} admissions until then",
+        -level,
+        *instant as f64 / 1e9,
+        admissions.iter().filter(|(before, _)| before <= instant).count()
+    ))
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ impl Town {
             }
             Kind::Pause { whom } => {
                 let number = self.standing(whom)?;
-                self.hosts.get_mut(&number)?.pause(true);
+                self.pause(number, true);
                 Undo::Resume(number)
             }
             Kind::Isolate { whom } => {
@@ -260,11 +260,7 @@ impl Town {
                     self.start_again_after(number, 1);
                 }
             }
-            Undo::Resume(number) => {
-                if let Some(host) = self.hosts.get_mut(&number) {
-                    host.pause(false);
-                }
-            }
+            Undo::Resume(number) => self.pause(number, false),
             Undo::Unblock(links) => links.iter().for_each(|(from, to)| self.network.unblock(*from, *to)),
             Undo::Find(links) => links.iter().for_each(|(from, to)| self.network.find(*from, *to)),
             Undo::SpeedUp(links, by_ms) => {
@@ -329,12 +325,28 @@ impl Town {
     fn cut_power(&mut self, number: HostNumber, unsynced: Unsynced) {
         self.disks[&number].cut(unsynced);
         self.network.power_off(number);
-        self.hosts.get_mut(&number).expect("a node's host").kill();
+        self.end_process(number);
     }
 
     fn kill(&mut self, number: HostNumber) {
         self.disks[&number].let_go();
-        self.hosts.get_mut(&number).expect("a node's host").kill();
+        self.end_process(number);
+    }
+
+    fn end_process(&mut self, number: HostNumber) {
+        let host = self.hosts.get_mut(&number).expect("a node's host");
+        if host.is_up() {
+            host.kill();
+            self.witness.tell(Event::Down { host: number });
+        }
+    }
+
+    fn pause(&mut self, number: HostNumber, paused: bool) {
+        let host = self.hosts.get_mut(&number).expect("a node's host");
+        host.pause(paused);
+        if host.is_up() {
+            self.witness.tell(Event::Paused { host: number, paused });
+        }
     }
 
     fn tell_to_stop(&mut self, number: HostNumber) {
