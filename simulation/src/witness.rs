@@ -7,6 +7,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use cluster::HISTORY;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
@@ -120,7 +121,7 @@ impl Witness {
     pub fn listen(&self, log: Option<&Path>) -> std::io::Result<tracing::subscriber::DefaultGuard> {
         let registry = tracing_subscriber::registry();
         let ear = Ear { witness: self.clone() };
-        let history = Targets::new().with_target(cluster::HISTORY, tracing::Level::DEBUG);
+        let history = Targets::new().with_target(HISTORY, tracing::Level::DEBUG);
         let Some(log) = log else {
             // Nothing else is made at all: spans cost time even where nobody reads them.
             return Ok(tracing::subscriber::set_default(registry.with(history).with(ear)));
@@ -129,9 +130,10 @@ impl Witness {
         let log = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .with_timer(HostTime)
-            .with_writer(move || Out(file.clone()))
-            .with_filter(LevelFilter::DEBUG);
-        Ok(tracing::subscriber::set_default(registry.with(ear.with_filter(history)).with(log)))
+            .with_writer(move || Out(file.clone()));
+        // One filter for both. With one each, an event that only the log wants may leave a mark on the thread that takes
+        // the next one from the ear: a run with a log would hear less than one without.
+        Ok(tracing::subscriber::set_default(registry.with(LevelFilter::DEBUG).with(ear).with(log)))
     }
 }
 
@@ -172,6 +174,9 @@ struct Ear {
 
 impl<S: tracing::Subscriber> Layer<S> for Ear {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() != HISTORY {
+            return;
+        }
         let mut said = Said::default();
         event.record(&mut said);
         let host = HOST.get();
