@@ -4,11 +4,12 @@
 mod amounts;
 mod routes;
 
-use crate::draft::{Draft, nearest};
+use crate::draft::Draft;
 use crate::identity::{Algorithm, KeyMaterial};
 use crate::ids::QuotaName;
 use crate::mistake::{Mistake, Severity};
 use crate::quota::{KeyPart, Limit};
+use crate::spot::nearest;
 use crate::tree::{Node, Place, Value, quote};
 
 /// A step from a value into it.

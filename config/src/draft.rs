@@ -8,7 +8,6 @@ mod identity;
 pub(crate) mod node;
 mod quota;
 mod route;
-mod spot;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -18,11 +17,9 @@ use crate::identity::Issuer;
 use crate::ids::{IssuerName, PlanName, QuotaName, RouteName, TenantId, UpstreamName};
 use crate::quota::{Plan, Quota, Tenant};
 use crate::route::{Access, Charge, Match, Route};
+use crate::spot::{Notes, Spot};
 use crate::tree::Node;
 use crate::upstream::Upstream;
-
-use spot::Spot;
-pub(crate) use spot::{Notes, nearest};
 
 /// A gateway document as far as it could be read. A name whose value is `None` was declared, and wrongly.
 #[derive(Debug, Default)]

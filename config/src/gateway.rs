@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::check::check;
-use crate::draft::{Draft, Notes};
+use crate::draft::Draft;
 use crate::identity::Issuer;
-use crate::mistake::{Checked, Mistake, Parsed, Severity};
+use crate::mistake::{Mistake, Parsed, Severity, conclude};
 use crate::quota::{Plan, Quota, Tenant};
 use crate::route::Route;
+use crate::spot::Notes;
 use crate::tree;
 use crate::upstream::Upstream;
 
@@ -40,20 +41,6 @@ pub fn parse(text: &str) -> Parsed<GatewayDocument> {
     let draft = Draft::read(&tree, &mut notes);
     notes.mistakes.extend(check(&draft).into_iter().map(|finding| finding.in_tree(&tree)));
     conclude(notes.mistakes, draft.complete())
-}
-
-/// Errors alone, or the value with its warnings.
-pub(crate) fn conclude<T>(mut mistakes: Vec<Mistake>, value: Option<T>) -> Parsed<T> {
-    mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
-    let (errors, warnings): (Vec<_>, Vec<_>) =
-        mistakes.into_iter().partition(|mistake| mistake.severity == Severity::Error);
-    match value {
-        Some(value) if errors.is_empty() => Ok(Checked { value, warnings }),
-        _ => {
-            debug_assert!(!errors.is_empty(), "whatever is left out of a draft was noted");
-            Err(errors)
-        }
-    }
 }
 
 impl GatewayDocument {

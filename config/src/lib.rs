@@ -18,7 +18,8 @@ pub mod upstream;
 
 pub mod mistake;
 pub mod schema;
+pub mod spot;
+pub mod tree;
 
 mod check;
 mod draft;
-mod tree;

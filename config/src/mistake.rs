@@ -44,6 +44,25 @@ pub struct Checked<T> {
 /// Next to errors no warnings are given: what is missing would make them untrue.
 pub type Parsed<T> = Result<Checked<T>, Vec<Mistake>>;
 
+/// Errors alone, or the value with its warnings.
+///
+/// - `value`: none if something was left out of it, which then is among the `mistakes`.
+///
+/// # Errors
+/// The errors among `mistakes`, in the document's order.
+pub fn conclude<T>(mut mistakes: Vec<Mistake>, value: Option<T>) -> Parsed<T> {
+    mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        mistakes.into_iter().partition(|mistake| mistake.severity == Severity::Error);
+    match value {
+        Some(value) if errors.is_empty() => Ok(Checked { value, warnings }),
+        _ => {
+            debug_assert!(!errors.is_empty(), "whatever is left out of a draft was noted");
+            Err(errors)
+        }
+    }
+}
+
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -5,10 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::draft::Notes;
-use crate::gateway::conclude;
 use crate::ids::NodeName;
-use crate::mistake::Parsed;
+use crate::mistake::{Parsed, conclude};
+use crate::spot::Notes;
 use crate::tree;
 
 /// Where operators are listened to when the file does not say.

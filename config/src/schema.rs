@@ -81,14 +81,15 @@ pub fn node() -> Value {
     document("quorumgate: node file", object(&["name", "data", "cluster", "http"], sections))
 }
 
-fn document(title: &str, mut schema: Value) -> Value {
+/// A schema with a title, as editors show it.
+pub fn document(title: &str, mut schema: Value) -> Value {
     schema["$schema"] = DRAFT.into();
     schema["title"] = title.into();
     schema
 }
 
 /// A map with these keys and no others.
-fn object<const N: usize>(required: &[&str], fields: [(&str, Value, &str); N]) -> Value {
+pub fn object<const N: usize>(required: &[&str], fields: [(&str, Value, &str); N]) -> Value {
     let mut properties = Map::new();
     for (name, mut schema, description) in fields {
         schema["description"] = description.into();
@@ -102,7 +103,8 @@ fn named(pattern: &str, value: Value) -> Value {
     json!({"type": "object", "propertyNames": {"pattern": pattern}, "additionalProperties": value})
 }
 
-fn text() -> Value {
+/// Any text but the empty one.
+pub fn text() -> Value {
     json!({"type": "string", "minLength": 1})
 }
 
@@ -110,7 +112,8 @@ fn boolean() -> Value {
     json!({"type": "boolean"})
 }
 
-fn integer(low: u64, high: u64) -> Value {
+/// A whole number between two.
+pub fn integer(low: u64, high: u64) -> Value {
     json!({"type": "integer", "minimum": low, "maximum": high})
 }
 
@@ -126,7 +129,8 @@ fn size() -> Value {
     json!({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$"}]})
 }
 
-fn rate() -> Value {
+/// Such as `100/s`.
+pub fn rate() -> Value {
     json!({"type": "string", "pattern": "^[0-9]+ ?(/| per ) ?([0-9]+(ms|s|m|min|h|d)|s|m|min|h|d)$"})
 }
 

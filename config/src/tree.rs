@@ -1,7 +1,7 @@
 //! YAML text → a tree of nodes, each with the line and column at which it was written.
 //!
 //! Serde's derived structs stop at the first mistake and forget places, so the parser is asked for a tree
-//! alone; `crate::draft` gives it meaning. JSON is YAML and goes the same way.
+//! alone; [`crate::spot`] and those who use it give it meaning. JSON is YAML and goes the same way.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
@@ -20,8 +20,10 @@ pub const ALIASES_MAX: usize = 10_000;
 
 /// Line and column in characters, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub struct Place {
+    /// From 1.
     pub line: u64,
+    /// From 1.
     pub column: u64,
 }
 
@@ -36,27 +38,38 @@ impl Place {
 
 /// A value and where it begins. What an alias stands for has the place of the alias.
 #[derive(Clone, Debug)]
-pub(crate) struct Node {
+pub struct Node {
+    /// Where it begins.
     pub place: Place,
+    /// What it says.
     pub value: Value,
 }
 
 /// A map's key; numbers and the like are kept as they were written.
 #[derive(Clone, Debug)]
-pub(crate) struct Key {
+pub struct Key {
+    /// Where it begins.
     pub place: Place,
+    /// As it was written.
     pub text: String,
 }
 
 /// What YAML can say. A map keeps its order and its repeated keys.
 #[derive(Clone, Debug)]
-pub(crate) enum Value {
+pub enum Value {
+    /// Nothing, or `null`.
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// A whole number.
     Integer(i128),
+    /// Any other number.
     Float(f64),
+    /// Everything else that is one word or line, and what stands in quotes.
     Text(String),
+    /// In its order.
     List(Vec<Node>),
+    /// In its order.
     Map(Vec<(Key, Node)>),
 }
 
@@ -76,7 +89,7 @@ impl Value {
 }
 
 /// `text` in quotes, its odd characters escaped, cut after 60.
-pub(crate) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     let shown: String = text.chars().take(60).collect();
     let dots = if shown.len() < text.len() { "…" } else { "" };
     format!("{shown:?}{dots}")
@@ -86,7 +99,7 @@ pub(crate) fn quote(text: &str) -> String {
 ///
 /// # Errors
 /// The one mistake that stopped the parser: broken syntax, or more than this module's limits allow.
-pub(crate) fn read(text: &str) -> Result<Node, Mistake> {
+pub fn read(text: &str) -> Result<Node, Mistake> {
     if text.len() > DOCUMENT_BYTES_MAX {
         let found = format!("a document of {} bytes", text.len());
         return Err(stop(Place::START, found, format!("at most {DOCUMENT_BYTES_MAX} bytes")));
@@ -134,7 +147,7 @@ fn options() -> serde_saphyr::Options {
             max_total_replayed_events: NODES_MAX / 4,
             max_replay_stack_depth: DEPTH_MAX,
         },
-        // Repeated keys are reported by `draft`, together with everything else.
+        // Repeated keys are reported by `spot`, together with everything else.
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         merge_keys: MergeKeyPolicy::AsOrdinary,
         strict_booleans: true,

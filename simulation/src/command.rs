@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use config::units::parse_duration;
 
-use crate::plan::Plan;
+use crate::edition::Edition;
+use crate::plan::{Flags, Plan};
+use crate::promise::exact;
 use crate::run::{Files, Report};
 use crate::sweep::{EXPECTED, Sweep};
-use crate::{child, meta, mutants, shrink, weather};
+use crate::{child, meta, moment, mutants, shrink, weather};
 
 /// Whole clusters under one seed.
 #[derive(Debug, Parser)]
@@ -22,11 +23,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run one seed, or show its plan.
+    /// Run one seed, or a gateway document and weather of your own; or show the plan.
     Run {
-        /// Decides everything.
+        /// Decides all that no file says; without it the file's, else 0.
         #[arg(long)]
-        seed: u64,
+        seed: Option<u64>,
         #[command(flatten)]
         draw: Draw,
         #[command(flatten)]
@@ -49,9 +50,9 @@ enum Command {
         #[arg(long)]
         any_coverage: bool,
     },
-    /// Run a plan again.
+    /// Run a plan again: as `run --weather`.
     Replay {
-        /// As `run --plan` printed it, or a shrunk one.
+        /// As `run --plan` printed it, a shrunk one, or one of your own.
         plan: PathBuf,
         #[command(flatten)]
         out: Out,
@@ -85,16 +86,22 @@ enum Command {
     },
 }
 
-/// How a plan is drawn from a seed.
+/// What a plan is made of, besides a seed.
 #[derive(Clone, Debug, Args)]
 struct Draw {
-    /// How many nodes; else the seed decides.
+    /// A gateway document instead of drawn ones; several are the editions that `edition` troubles apply in turn.
+    #[arg(long, value_name = "FILE")]
+    gateway: Vec<PathBuf>,
+    /// A plan: weather, traffic, or all of a run. What it leaves out is drawn from the seed.
+    #[arg(long, value_name = "FILE")]
+    weather: Option<PathBuf>,
+    /// How many nodes; else the file or the seed decides.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=7))]
     nodes: Option<u8>,
-    /// How long callers call, in simulated time: `30s`.
-    #[arg(long = "for", default_value = "30s", value_name = "TIME")]
-    time: String,
-    /// Kinds of trouble that may be drawn; all, if none is named. `--only kill --only pause`
+    /// How long callers call, in simulated time: `30s`, unless the file says otherwise.
+    #[arg(long = "for", value_name = "TIME", value_parser = moment::parse)]
+    for_ms: Option<u64>,
+    /// Kinds of trouble that may happen; all, if none is named. `--only kill --only pause`
     #[arg(long, value_name = "KIND", value_parser = clap::builder::PossibleValuesParser::new(weather::NAMES))]
     only: Vec<String>,
     /// Kinds that may not.
@@ -125,29 +132,61 @@ impl From<Out> for Files {
 }
 
 impl Draw {
-    fn plan(&self, seed: u64, for_ms: u64) -> Plan {
+    /// Reads the files.
+    fn load(&self) -> Result<Drawing, String> {
+        let mut gateway = Vec::new();
+        for file in &self.gateway {
+            let name = file.display().to_string();
+            let text = std::fs::read_to_string(file).map_err(|error| format!("{name}: {error}"))?;
+            let edition = Edition::parse(&name, &text)?;
+            eprint!("{}", edition.warnings(&name));
+            gateway.push(edition);
+        }
         let allowed = |name: &&str| {
             !self.calm
                 && (self.only.is_empty() || self.only.iter().any(|only| only == name))
                 && !self.without.iter().any(|without| without == name)
         };
-        let kinds: Vec<&str> = weather::NAMES.into_iter().filter(|name| allowed(name)).collect();
-        Plan::draw(seed, self.nodes, for_ms, &kinds)
-    }
-
-    fn for_ms(&self) -> Result<u64, String> {
-        let time = parse_duration(&self.time).map_err(|error| error.to_string())?;
-        u64::try_from(time.as_millis()).map_err(|error| error.to_string())
+        let kinds = weather::NAMES.into_iter().filter(allowed).collect();
+        let flags = Flags { seed: None, nodes: self.nodes, for_ms: self.for_ms, kinds, gateway };
+        Ok(Drawing { flags, file: self.weather.clone() })
     }
 
     /// The flags that give the same plan again.
     fn flags(&self) -> String {
+        let files = |flag: &'static str, files: &[PathBuf]| -> String {
+            files.iter().map(|file| format!(" {flag} {}", file.display())).collect()
+        };
+        let weather: Vec<PathBuf> = self.weather.iter().cloned().collect();
         let nodes = self.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
+        let time = self.for_ms.map(|ms| format!(" --for {}", moment::show(ms))).unwrap_or_default();
         let only: String = self.only.iter().map(|kind| format!(" --only {kind}")).collect();
         let without: String = self.without.iter().map(|kind| format!(" --without {kind}")).collect();
         let calm = if self.calm { " --calm" } else { "" };
-        format!("{nodes} --for {}{only}{without}{calm}", self.time)
+        let files = files("--gateway", &self.gateway) + &files("--weather", &weather);
+        format!("{files}{nodes}{time}{only}{without}{calm}")
     }
+}
+
+/// All that plans are made of, but a seed.
+struct Drawing {
+    flags: Flags,
+    file: Option<PathBuf>,
+}
+
+impl Drawing {
+    fn plan(&self, seed: Option<u64>) -> Result<Plan, String> {
+        let flags = Flags { seed, ..self.flags.clone() };
+        self.file.as_ref().map_or_else(|| Plan::of(&flags), |file| Plan::read_with(file, &flags))
+    }
+}
+
+/// Runs a plan, having said what the run will say nothing of.
+fn run(plan: &Plan, out: Out) -> Result<ExitCode, String> {
+    for (quota, why) in exact::unjudged(plan) {
+        println!("not judged: quota {quota}, because {why}");
+    }
+    Ok(tell(&child::run(plan, &out.into()).map_err(|error| error.to_string())?))
 }
 
 /// Reads a range of seeds.
@@ -171,23 +210,23 @@ impl Cli {
         match self.command {
             Command::Child { out } => child::be_one(out.into()).map(|()| ExitCode::SUCCESS),
             Command::Run { seed, draw, out, plan: show } => {
-                let plan = draw.plan(seed, draw.for_ms()?);
+                let plan = draw.load()?.plan(seed)?;
                 if show {
                     print!("{}", plan.text());
                     return Ok(ExitCode::SUCCESS);
                 }
-                let report = child::run(&plan, &out.into()).map_err(io)?;
-                Ok(tell(&report))
+                run(&plan, out)
             }
-            Command::Replay { plan, out } => {
-                let report = child::run(&Plan::read(&plan)?, &out.into()).map_err(io)?;
-                Ok(tell(&report))
-            }
+            Command::Replay { plan, out } => run(&Plan::read(&plan)?, out),
             Command::Sweep { seeds, jobs, draw, any_coverage } => {
-                let for_ms = draw.for_ms()?;
-                let drawn = draw.clone();
+                let drawing = draw.load()?;
+                // Whatever is wrong with a file is wrong with it for every seed.
+                let first = drawing.plan(Some(seeds.start))?;
+                for (quota, why) in exact::unjudged(&first) {
+                    println!("not judged: quota {quota}, because {why}");
+                }
                 let itself = std::env::current_exe().map_err(io)?;
-                let plan = Box::new(move |seed| drawn.plan(seed, for_ms));
+                let plan = Box::new(move |seed| drawing.plan(Some(seed)));
                 let sweep = Sweep { seeds, jobs, program: itself, plan };
                 let swept = sweep.run().map_err(io)?;
                 println!("{}{}", swept.table(), swept.speed());
@@ -254,10 +293,10 @@ fn smaller(plan: &Plan, to: &Path, runs: u32) -> Result<ExitCode, String> {
 fn twice(seeds: u64, draw: &Draw) -> Result<ExitCode, String> {
     let folder = std::env::temp_dir().join(format!("quorumgate-meta-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let for_ms = draw.for_ms()?;
+    let drawing = draw.load()?;
     let mut different = 0;
     for seed in 0..seeds {
-        let plan = draw.plan(seed, for_ms);
+        let plan = drawing.plan(Some(seed))?;
         if let Some(difference) = meta::differs(&plan, &folder).map_err(|error| error.to_string())? {
             different += 1;
             println!("seed {seed} differs, {difference}");

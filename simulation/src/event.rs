@@ -1,14 +1,16 @@
 //! What happened, as promises see it. Its debug form is a line of the history.
 
+use std::sync::Arc;
+
 use crate::clock::TrueNs;
+use crate::edition::Target;
 use crate::host::HostNumber;
 
 /// Names one request of a run.
 pub type RequestNumber = u64;
 
 /// What a caller shows for a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token {
     /// One that is good.
     Good,
@@ -20,6 +22,17 @@ pub enum Token {
     Expired,
 }
 
+impl Token {
+    /// As plans have them.
+    pub const WORDS: [(&str, Self); 4] =
+        [("good", Self::Good), ("none", Self::None), ("forged", Self::Forged), ("expired", Self::Expired)];
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, token)| *token == self).expect("every token has a word").0
+    }
+}
+
 /// A request as its caller means it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -27,8 +40,8 @@ pub struct Request {
     pub number: RequestNumber,
     /// The node it is sent to.
     pub node: HostNumber,
-    /// The route.
-    pub route: &'static str,
+    /// The route, and what is asked of it.
+    pub route: Arc<Target>,
     /// Whether sending it twice means the same as once.
     pub idempotent: bool,
     /// As claimed by the token.
@@ -116,7 +129,7 @@ pub enum Event {
     /// What became of it.
     Done { number: RequestNumber, node: HostNumber, fate: Fate },
     /// A request reached an upstream through a node.
-    Reached { number: RequestNumber, node: HostNumber, upstream: &'static str, charges: Vec<Charge> },
+    Reached { number: RequestNumber, node: HostNumber, upstream: Arc<str>, charges: Vec<Charge> },
     /// The operator sends a document with these amounts.
     Ordered { edition: usize },
     /// The cluster says that it is in force.

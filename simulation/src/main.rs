@@ -2,7 +2,8 @@
 //! an operator, under weather that is drawn from the seed. Same binary, same seed: the same history, byte for byte.
 //!
 //! ```text
-//! plan      a run before it begins: scene and weather         scene     nodes, limits, callers
+//! plan      a run before it begins: scene and weather         scene     nodes, documents, callers
+//! edition   a gateway document, adopted                       traffic   callers for somebody's own document
 //! weather   kinds of trouble, and how they are drawn          town      hosts, a millisecond after the other
 //! host      a process on a runtime whose time we move         clock     true time, and machines' clocks
 //! network   streams, and what goes wrong with them            disk      files, and what a power cut leaves
@@ -32,8 +33,8 @@
 //!
 //! # What is not simulated
 //! Time passes in steps of a millisecond. All timers of a process, hyper's and ractor's too, follow its machine's clock;
-//! acknowledgements of TCP and the loss of single packets are not modelled (see `network`). There is no TLS yet. Secrets
-//! named by `{env: …}` are read from the real environment, so documents here name files.
+//! acknowledgements of TCP and the loss of single packets are not modelled (see `network`). There is no TLS yet. Issuers'
+//! keys are replaced by a secret on the simulated disk (see `edition`): `{env: …}` would be read from the real environment.
 
 #[cfg(not(tokio_unstable))]
 compile_error!("build with --cfg tokio_unstable: a set RUSTFLAGS hides the one in .cargo/config.toml");
@@ -43,9 +44,11 @@ mod child;
 mod clock;
 mod command;
 mod disk;
+mod edition;
 mod event;
 mod host;
 mod meta;
+mod moment;
 mod mutants;
 mod network;
 mod people;
@@ -58,6 +61,7 @@ mod shim;
 mod shrink;
 mod sweep;
 mod town;
+mod traffic;
 mod weather;
 mod witness;
 mod world;

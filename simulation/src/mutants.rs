@@ -149,7 +149,8 @@ fn sweep(
     options: &Options,
 ) -> Result<Searched, String> {
     let (seeds, jobs) = (options.seeds.clone(), options.jobs);
-    let swept = Sweep { seeds, jobs, program, plan: Box::new(plan.clone()) };
+    let drawn = plan.clone();
+    let swept = Sweep { seeds, jobs, program, plan: Box::new(move |seed| Ok(drawn(seed))) };
     let swept = swept.run().map_err(|error| error.to_string())?;
     if let Some(report) = &swept.broken {
         holds_without(&plan(report.seed))?;

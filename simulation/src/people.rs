@@ -16,6 +16,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use quorumgate::auth::mint::{Grant, mint};
 
+use crate::edition::Pass;
 use crate::event::Token;
 use crate::host::HostNumber;
 use crate::network::Network;
@@ -29,14 +30,18 @@ pub const HTTP_PORT: u16 = 8101;
 pub const ADMIN_PORT: u16 = 9101;
 /// Where upstreams serve.
 pub const UPSTREAM_PORT: u16 = 8000;
-/// The issuer's secret.
+/// Where nodes find the issuers' secret, beside their node file.
+pub const SECRET_FILE: &str = "dev.secret";
+/// The secret of all issuers.
 pub const SECRET: &[u8] = b"a-simulated-secret-of-forty-bytes-or-so!";
 const OTHER_SECRET: &[u8] = b"another-secret-that-the-nodes-do-not-know";
+/// Where the gateway document is replaced, by one in its canonical form.
+const DOCUMENT: &str = "/v1/document";
 /// The request's name, in requests and in upstreams' answers.
 const NUMBER: &str = "x-number";
 
-/// A token for `tenant`, whose client bears the same name; none: nothing is shown.
-fn token(tenant: &str, token: Token) -> Option<String> {
+/// A token of a tenant's client that is good where `pass` says; none: nothing is shown.
+fn token(pass: Option<&Pass>, tenant: &str, client: &str, token: Token) -> Option<String> {
     let (secret, since_s) = match token {
         Token::None => return None,
         Token::Good => (SECRET, 0),
@@ -44,15 +49,10 @@ fn token(tenant: &str, token: Token) -> Option<String> {
         // Out of reach of any jump of a wall clock.
         Token::Expired => (SECRET, 90 * 86_400),
     };
-    let grant = Grant {
-        kid: "dev",
-        issuer: "quorumgate-dev",
-        audience: "quorumgate",
-        tenant,
-        client: tenant,
-        scopes: &[],
-        lifetime: Duration::from_secs(2 * 86_400),
-    };
+    let Pass { kid, issuer, audience, scopes } = pass?;
+    let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
+    let lifetime = Duration::from_secs(2 * 86_400);
+    let grant = Grant { kid, issuer, audience, tenant, client, scopes: &scopes, lifetime };
     // A day old: a wall clock that jumps back does not make it one of the future.
     let minted = mint(secret, &grant, UnixMs((EPOCH_UNIX_S - 86_400 - since_s) * 1000));
     Some(minted.expect("the secrets are long enough"))
@@ -118,12 +118,11 @@ async fn ask_admin(
 ) -> Result<(u16, String), String> {
     let call = async {
         let mut sender = connect(network, from, node, ADMIN_PORT).await?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "admin.example")
-            .body(Full::new(Bytes::from(body.to_owned())))
-            .map_err(|e| e.to_string())?;
+        let mut request = Request::builder().method(method).uri(path).header("host", "admin.example");
+        if path == DOCUMENT {
+            request = request.header("content-type", quorumgate::admin::CANONICAL);
+        }
+        let request = request.body(Full::new(Bytes::from(body.to_owned()))).map_err(|e| e.to_string())?;
         let answer = exchange(&mut sender, request).await?;
         Ok((answer.status().as_u16(), String::from_utf8_lossy(answer.body()).into_owned()))
     };

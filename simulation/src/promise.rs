@@ -13,6 +13,7 @@ pub mod beyond;
 pub mod bounded;
 pub mod calm;
 pub mod conserved;
+mod editions;
 pub mod exact;
 pub mod faults;
 pub mod identity;
@@ -59,7 +60,7 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Promise>> {
         Box::new(leaders::Leaders::default()),
         Box::new(agreement::Agreement::default()),
         Box::new(acknowledged::Acknowledged::default()),
-        Box::new(identity::Identity::default()),
+        Box::new(identity::Identity::new(plan)),
         Box::new(once::Once::default()),
         Box::new(answers::Answers::default()),
         Box::new(calm::Calm::new(plan)),
@@ -68,7 +69,7 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Promise>> {
         } else {
             Box::new(exact::Exact::new(plan))
         },
-        Box::new(conserved::Conserved::default()),
+        Box::new(conserved::Conserved::new(plan)),
         Box::new(bounded::Bounded::new(plan)),
     ]
 }
@@ -77,6 +78,7 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Promise>> {
 #[cfg(test)]
 mod testing {
     use super::*;
+    use crate::edition::{Edition, Target};
     use crate::event::{Fate, Request, RequestNumber, Token};
 
     /// Lets a promise see events, a millisecond apart.
@@ -87,8 +89,20 @@ mod testing {
         promise.end()
     }
 
+    /// Gives the second caller of a drawn plan this limit, in all editions.
+    pub fn limit_second(plan: &mut Plan, limit: &str) {
+        let line = format!("  tenant-1: {{limits: {{per-tenant: {limit}}}}}");
+        for edition in &mut plan.scene.gateway {
+            let lines = edition.text.lines().map(|it| if it.contains("tenant-1:") { &line } else { it });
+            let text = lines.collect::<Vec<_>>().join("\n");
+            *edition = Edition::parse("limited", &text).unwrap_or_else(|why| panic!("{why}"));
+        }
+    }
+
     pub fn sent(number: RequestNumber, token: Token) -> Event {
         let route = if token == Token::Good { "orders" } else { "reports" };
+        let (method, host, path) = ("POST".to_owned(), "api.example".to_owned(), format!("/{route}/1"));
+        let route = Target { route: route.to_owned(), method, host, path }.into();
         Event::Sent(Request {
             number,
             node: 1,
@@ -99,8 +113,8 @@ mod testing {
         })
     }
 
-    pub fn reached(number: RequestNumber, upstream: &'static str) -> Event {
-        Event::Reached { number, node: 1, upstream, charges: Vec::new() }
+    pub fn reached(number: RequestNumber, upstream: &str) -> Event {
+        Event::Reached { number, node: 1, upstream: upstream.into(), charges: Vec::new() }
     }
 
     pub fn answered(number: RequestNumber, status: u16, echo: Option<RequestNumber>) -> Event {

@@ -1,28 +1,37 @@
 //! What a seed draws besides the weather: how many nodes, how fast their network and disks are, whose limits are what,
 //! and who asks for what.
 
+use std::fmt;
 use std::fmt::Write as _;
+use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use config::units::Rate;
 
 use crate::chance::Chance;
+use crate::clock::MS_NS;
+use crate::edition::{self, Edition};
 use crate::event::Token;
 use crate::host::HostNumber;
+use crate::moment;
+use crate::weather;
 
 /// Nodes are hosts 1 to 7.
 pub const NODES_MAX: u8 = 7;
-/// Upstreams, the first and the second.
-pub const UPSTREAMS: [HostNumber; 2] = [21, 22];
+/// Upstreams live on this host and those after it, in the order of their names.
+pub const FIRST_UPSTREAM: HostNumber = 21;
 /// Applies documents and looks at nodes.
 pub const OPERATOR: HostNumber = 30;
+/// There are hosts for so many upstreams.
+pub const UPSTREAMS_MAX: usize = (OPERATOR - FIRST_UPSTREAM) as usize;
 /// Where callers' process runs.
 pub const CROWD: HostNumber = 40;
 /// The address of the first caller; each has its own.
 pub const FIRST_CALLER: HostNumber = 41;
+/// Leaves hosts for the callers that troubles bring.
+pub const CALLERS_MAX: usize = 150;
 
 /// Everything about a run but its weather.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scene {
     /// How many nodes found the cluster.
     pub nodes: u8,
@@ -32,13 +41,14 @@ pub struct Scene {
     pub sync_ms: (u64, u64),
     /// Log entries after which a node makes a snapshot.
     pub snapshot_after: u64,
+    /// The gateway document's editions, at least one: the first is in force when callers begin.
+    pub gateway: Vec<Edition>,
     /// Who asks.
     pub callers: Vec<Caller>,
 }
 
 /// How a caller goes from node to node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
     /// Always to one.
     One(u8),
@@ -50,63 +60,79 @@ pub enum Spread {
     Skewed,
 }
 
-/// Which of the document's routes a caller asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Path {
-    /// By tenant and by client, to the first upstream.
-    Orders,
-    /// By tenant alone, to the second upstream.
-    Reports,
-    /// Public, by address, to the first upstream.
-    Open,
-}
-
-impl Path {
-    /// The route's name.
-    pub fn route(self) -> &'static str {
+/// As plans have it: `to node-2`, `in turn`, `hops every 100ms` or `skewed`.
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Orders => "orders",
-            Self::Reports => "reports",
-            Self::Open => "open",
+            Self::One(node) => write!(f, "to node-{node}"),
+            Self::Turns => f.write_str("in turn"),
+            Self::HopsEachMs(each_ms) => write!(f, "hops every {}", moment::show(*each_ms)),
+            Self::Skewed => f.write_str("skewed"),
         }
     }
 }
 
-/// One caller: a tenant of its own, with a limit of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+impl FromStr for Spread {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hops =
+            |text: &str| moment::parse(text.strip_prefix("hops every ")?).ok().filter(|each_ms| *each_ms > 0);
+        let node = |text: &str| weather::node(text.strip_prefix("to ")?);
+        match text {
+            "in turn" => Ok(Self::Turns),
+            "skewed" => Ok(Self::Skewed),
+            _ => node(text)
+                .map(Self::One)
+                .or_else(|| hops(text).map(Self::HopsEachMs))
+                .ok_or("`in turn`, `skewed` (nine of ten to the first), `to node-2` or `hops every 100ms`"),
+        }
+    }
+}
+
+/// One caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Its tenant's limits, one for each edition of the document; the last stays. As the document has them.
-    pub limits: Vec<String>,
-    /// Between two of its requests, on average.
-    pub every_ms: u64,
+    /// The name of the route that it asks for.
+    pub route: String,
+    /// As its token names it.
+    pub tenant: String,
+    /// As its token names it; none: as its tenant.
+    pub client: Option<String>,
+    /// Of its requests, on average.
+    pub rate: Rate,
     /// It sends so many together, and is silent in between: buckets fill up, and are emptied everywhere at once.
-    #[serde(default = "one")]
     pub at_once: u64,
     /// From node to node.
     pub spread: Spread,
-    /// What it asks for.
-    pub path: Path,
-    /// POST with a body, instead of GET.
-    pub post: bool,
+    /// In capitals.
+    pub method: String,
     /// What it shows.
     pub token: Token,
 }
 
-fn one() -> u64 {
-    1
-}
-
 impl Caller {
-    /// The name of its tenant.
+    /// The name of the tenant of a caller that names none.
     pub fn tenant(number: usize) -> String {
         format!("tenant-{number}")
     }
+
+    /// Its client's name.
+    pub fn client(&self) -> &str {
+        self.client.as_deref().unwrap_or(&self.tenant)
+    }
 }
 
-/// Editions of the document that a scene has limits for.
-pub const EDITIONS: usize = 6;
+/// A request each so many milliseconds, > 0; as so many a second where that is the same.
+pub fn every(ms: u64) -> Rate {
+    match 1_000 / ms {
+        tokens if 1_000 % ms == 0 => Rate { tokens, per_ns: 1_000 * MS_NS },
+        _ => Rate { tokens: 1, per_ns: ms * MS_NS },
+    }
+}
+
+/// Editions of a drawn document.
+const EDITIONS: usize = 6;
 const CALLERS: u64 = 6;
 
 impl Scene {
@@ -118,69 +144,65 @@ impl Scene {
         let delay_ms = *chance.pick(&[(1, 1), (1, 2), (1, 4), (2, 12)]);
         let sync_ms = *chance.pick(&[(0, 1), (1, 4), (2, 9), (4, 40)]);
         let snapshot_after = *chance.pick(&[30, 100, 300, 20_000]);
-        let mut callers: Vec<Caller> = (0..CALLERS).map(|_| caller(nodes, &mut chance)).collect();
+        let (mut limits, mut callers): (Vec<Vec<String>>, Vec<Caller>) =
+            (0..CALLERS).map(|_| caller(nodes, &mut chance)).unzip();
         // One is always well under its limit: it may never be refused in calm weather.
+        limits[0] = vec!["{rate: 100/s, burst: 500}".to_owned()];
         callers[0] = Caller {
-            limits: vec!["{rate: 100/s, burst: 500}".to_owned()],
-            every_ms: 100,
+            route: "orders".to_owned(),
+            tenant: String::new(),
+            client: None,
+            rate: every(100),
             at_once: 1,
             spread: Spread::Turns,
-            path: Path::Orders,
-            post: false,
+            method: "GET".to_owned(),
             token: Token::Good,
         };
-        Self { nodes, delay_ms, sync_ms, snapshot_after, callers }
+        for (number, caller) in callers.iter_mut().enumerate() {
+            caller.tenant = Caller::tenant(number);
+        }
+        let gateway = (0..EDITIONS).map(|edition| document(edition, &limits)).collect();
+        Self { nodes, delay_ms, sync_ms, snapshot_after, gateway, callers }
     }
 
-    /// The gateway document's edition `edition`, counted from 0.
-    pub fn document(&self, edition: usize) -> String {
-        let mut tenants = String::new();
-        for (number, caller) in self.callers.iter().enumerate() {
-            let limit = caller.limits.get(edition).or(caller.limits.last()).expect("a caller has a limit");
-            let name = Caller::tenant(number);
-            writeln!(tenants, "  {name}: {{limits: {{per-tenant: {limit}}}}}").expect("into a String");
-        }
-        let [first, second] = UPSTREAMS;
-        format!(
-            "upstreams:
-  first: {{endpoints: [\"http://127.0.0.{first}:8000\"], response_timeout: 2s, body_idle_timeout: 2s, connect_timeout: 1s}}
-  second: {{endpoints: [\"http://127.0.0.{second}:8000\"], response_timeout: 2s, body_idle_timeout: 2s, connect_timeout: 1s}}
+    /// The names of all upstreams, in the order of their hosts.
+    pub fn upstreams(&self) -> Vec<String> {
+        edition::upstreams(&self.gateway)
+    }
+}
+
+/// An edition, counted from 0, in which the tenant of caller i has its limit of `limits[i]`: one for each edition, the
+/// last of which stays.
+fn document(edition: usize, limits: &[Vec<String>]) -> Edition {
+    let mut tenants = String::new();
+    for (number, limits) in limits.iter().enumerate() {
+        let limit = limits.get(edition).or(limits.last()).expect("a caller has a limit");
+        let name = Caller::tenant(number);
+        writeln!(tenants, "  {name}: {{limits: {{per-tenant: {limit}}}}}").expect("into a String");
+    }
+    let timeouts = "response_timeout: 2s, body_idle_timeout: 2s, connect_timeout: 1s";
+    let text = format!(
+        "upstreams:
+  first: {{endpoints: [\"http://first.example\"], {timeouts}}}
+  second: {{endpoints: [\"http://second.example\"], {timeouts}}}
 issuers:
   dev: {{issuer: quorumgate-dev, audiences: [quorumgate], keys: [{{kid: dev, algorithm: HS256, secret: {{file: dev.secret}}}}]}}
 quotas:
-  per-tenant: {{key: tenant, limit: {PROBE_LIMIT}}}
-  per-client: {{key: client, limit: {PER_CLIENT}}}
-  per-address: {{key: address, limit: {PER_ADDRESS}}}
+  per-tenant: {{key: tenant, limit: {{rate: 50/s, burst: 50}}}}
+  per-client: {{key: client, limit: {{rate: 60/s, burst: 120}}}}
+  per-address: {{key: address, limit: {{rate: 20/s, burst: 40}}}}
 tenants:
 {tenants}routes:
   - {{name: orders, match: {{path: /orders}}, upstream: first, access: {{issuers: [dev], scopes: []}}, quotas: [per-tenant, per-client]}}
   - {{name: reports, match: {{path: /reports}}, upstream: second, access: {{issuers: [dev], scopes: []}}, quotas: [per-tenant]}}
   - {{name: open, match: {{path: /open}}, upstream: first, access: public, quotas: [per-address]}}
 "
-        )
-    }
-
-    /// The limit that a quota has for a tenant in an edition, as the document has it.
-    pub fn limit(&self, edition: usize, quota: &str, tenant: &str) -> String {
-        match quota {
-            "per-client" => PER_CLIENT.to_owned(),
-            "per-address" => PER_ADDRESS.to_owned(),
-            _ => {
-                let known = (0..self.callers.len()).find(|number| Caller::tenant(*number) == tenant);
-                let limits = known.map(|number| &self.callers[number].limits);
-                let limit = limits.map(|limits| limits.get(edition).or(limits.last()).expect("it has one"));
-                limit.map_or_else(|| PROBE_LIMIT.to_owned(), Clone::clone)
-            }
-        }
-    }
+    );
+    Edition::parse("drawn document", &text).unwrap_or_else(|mistakes| panic!("{mistakes}"))
 }
 
-/// Of tenants that the document does not name.
-pub const PROBE_LIMIT: &str = "{rate: 50/s, burst: 50}";
-const PER_CLIENT: &str = "{rate: 60/s, burst: 120}";
-const PER_ADDRESS: &str = "{rate: 20/s, burst: 40}";
-
-fn caller(nodes: u8, chance: &mut Chance) -> Caller {
+/// A caller without a tenant, and the limits of its tenant.
+fn caller(nodes: u8, chance: &mut Chance) -> (Vec<String>, Caller) {
     let limits = (0..EDITIONS).map(|_| limit(chance)).collect();
     let node = u8::try_from(chance.within(1..=u64::from(nodes))).expect("a node's number");
     let spread = match chance.within(0..=4) {
@@ -189,13 +211,14 @@ fn caller(nodes: u8, chance: &mut Chance) -> Caller {
         2 => Spread::Skewed,
         _ => Spread::Turns,
     };
-    Caller {
-        limits,
-        every_ms: *chance.pick(&[25, 40, 80, 160, 320]),
+    let caller = Caller {
+        tenant: String::new(),
+        client: None,
+        rate: every(*chance.pick(&[25, 40, 80, 160, 320])),
         at_once: *chance.pick(&[1, 1, 1, 6, 20, 40]),
         spread,
-        path: *chance.pick(&[Path::Orders, Path::Orders, Path::Reports, Path::Reports, Path::Open]),
-        post: chance.one_in(3),
+        route: (*chance.pick(&["orders", "orders", "reports", "reports", "open"])).to_owned(),
+        method: if chance.one_in(3) { "POST" } else { "GET" }.to_owned(),
         token: *chance.pick(&[
             Token::Good,
             Token::Good,
@@ -206,7 +229,8 @@ fn caller(nodes: u8, chance: &mut Chance) -> Caller {
             Token::Forged,
             Token::Expired,
         ]),
-    }
+    };
+    (limits, caller)
 }
 
 /// Small ones mostly: they are spent, called back, and fought for.
@@ -224,15 +248,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_drawn_document_is_one() {
+    fn every_drawn_scene_has_sound_documents_and_requests_for_them() {
         for seed in 0..200 {
             let scene = Scene::draw(seed, None);
-            for edition in 0..EDITIONS {
-                let text = scene.document(edition);
-                if let Err(mistakes) = config::gateway::parse(&text) {
-                    panic!("{}", config::mistake::render("document", &text, &mistakes));
-                }
+            assert_eq!((scene.gateway.len(), scene.upstreams().len()), (EDITIONS, 2));
+            for caller in &scene.callers {
+                let target = scene.gateway[0].target(&caller.route, Some(&caller.method));
+                assert!(target.is_some_and(|target| target.is_ok()), "{caller:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_spread_reads_as_it_is_written() {
+        for spread in [Spread::One(3), Spread::Turns, Spread::HopsEachMs(1_500), Spread::Skewed] {
+            assert_eq!(spread.to_string().parse(), Ok(spread));
+        }
+        for text in ["", "to node-0", "to leader", "hops every 0s", "turns"] {
+            assert!(text.parse::<Spread>().is_err(), "{text}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Makes a failing plan smaller while it breaks the same promise: fewer troubles, shorter ones, fewer callers.
+//! Makes a failing plan smaller while it breaks the same promise: fewer troubles, shorter ones, fewer callers and
+//! documents.
 //!
 //! Troubles are taken out by halves, quarters and so on (ddmin; Zeller and Hildebrandt, Simplifying and isolating
 //! failure-inducing input, 2002), then what is left is made shorter.
@@ -8,6 +9,7 @@ use std::io;
 use crate::child;
 use crate::plan::Plan;
 use crate::run::{Files, Report};
+use crate::weather::Kind;
 
 /// A plan, and how it failed.
 pub struct Shrunk {
@@ -31,6 +33,7 @@ pub fn shrink(plan: &Plan, runs_max: u32) -> io::Result<Option<Shrunk>> {
     search.cut_the_rest()?;
     search.take_out_troubles()?;
     search.take_out_callers()?;
+    search.take_out_editions()?;
     search.shorten_troubles()?;
     search.cut_the_rest()?;
     Ok(Some(Shrunk { plan: search.best, report: search.report, runs: search.runs }))
@@ -86,13 +89,21 @@ impl Search {
         Ok(())
     }
 
-    /// A caller's number is its tenant's name, so it falls silent instead of going away.
     fn take_out_callers(&mut self) -> io::Result<()> {
-        for number in 1..self.best.scene.callers.len() {
+        for number in (0..self.best.scene.callers.len()).rev() {
             let mut plan = self.best.clone();
-            plan.scene.callers[number].every_ms = plan.for_ms * 10;
+            plan.scene.callers.remove(number);
             self.try_out(plan)?;
         }
+        Ok(())
+    }
+
+    /// Editions that no trouble applies. A plan with such a trouble has two or more.
+    fn take_out_editions(&mut self) -> io::Result<()> {
+        let mut plan = self.best.clone();
+        let applied = plan.weather.iter().filter(|trouble| trouble.kind == Kind::Edition).count();
+        plan.scene.gateway.truncate(applied + 1);
+        self.try_out(plan)?;
         Ok(())
     }
 

@@ -21,8 +21,8 @@ pub struct Sweep {
     pub jobs: usize,
     /// The simulator that runs them.
     pub program: PathBuf,
-    /// From a seed to its plan.
-    pub plan: Box<dyn Fn(u64) -> Plan + Sync>,
+    /// From a seed to its plan, or to what is wrong with it.
+    pub plan: Box<dyn Fn(u64) -> Result<Plan, String> + Sync>,
 }
 
 /// What it came to.
@@ -64,7 +64,8 @@ impl Sweep {
                     if !self.seeds.contains(&seed) {
                         return Ok(());
                     }
-                    let report = child::run_by(&self.program, &(self.plan)(seed), &Files::default())?;
+                    let plan = (self.plan)(seed).map_err(std::io::Error::other)?;
+                    let report = child::run_by(&self.program, &plan, &Files::default())?;
                     let mut swept = swept.lock().expect("no panic happens while sums are locked");
                     if report.broken.is_some() {
                         stop.store(true, Ordering::Relaxed);

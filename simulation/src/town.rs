@@ -2,7 +2,7 @@
 
 mod troubles;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use cluster::fatal::Fatal;
 use config::node::NodeFile;
+use config::quota::KeyPart;
+use config::route::Route;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::chance::Chance;
 use crate::clock::{MS_NS, TrueNs};
 use crate::disk::SimDisk;
+use crate::edition::{self, upstream_host};
 use crate::event::{Event, Token};
 use crate::host::{Host, HostNumber};
 use crate::network::Network;
@@ -22,9 +25,9 @@ use crate::people::Standing;
 use crate::people::caller::{self, Newcomer, PATIENCE, Party, Pattern};
 use crate::people::operator::{self, Operator};
 use crate::people::upstream::{self, Upstream};
-use crate::people::{ADMIN_PORT, CLUSTER_PORT, HTTP_PORT, SECRET};
+use crate::people::{ADMIN_PORT, CLUSTER_PORT, HTTP_PORT, SECRET, SECRET_FILE};
 use crate::plan::Plan;
-use crate::scene::{CROWD, Caller, FIRST_CALLER, NODES_MAX, OPERATOR, Path as Asked, Spread, UPSTREAMS};
+use crate::scene::{self, CROWD, Caller, FIRST_CALLER, NODES_MAX, OPERATOR, Spread};
 use crate::weather::Mood;
 use crate::witness::{self, Witness};
 use crate::world::world;
@@ -54,7 +57,8 @@ pub struct Town {
     /// When a node's process is started again; the clock of troubles may forbid it until then.
     start_at: BTreeMap<HostNumber, TrueNs>,
     troubles: Troubles,
-    moods: [Arc<Mutex<Vec<Mood>>>; 2],
+    /// Of each upstream, in the order of their hosts.
+    moods: Vec<(String, Arc<Mutex<Vec<Mood>>>)>,
     party: Party,
     operator: Operator,
     next_caller: HostNumber,
@@ -75,11 +79,12 @@ impl Town {
         let nodes = Standing::default();
         founders.iter().for_each(|founder| nodes.add(*founder));
         let places: Vec<HostNumber> = (1..=NODES_MAX).collect();
-        let others = UPSTREAMS.into_iter().chain([OPERATOR, CROWD]);
+        let upstreams = scene.upstreams();
+        let others = (0..upstreams.len()).map(upstream_host).chain([OPERATOR, CROWD]);
         let hosts = places.iter().copied().chain(others).map(|number| (number, Host::new(number, seed)));
         let disk = |number: &HostNumber| {
             let disk = SimDisk::new(Chance::new(seed, &format!("disk {number}")), scene.sync_ms);
-            disk.put(Path::new("/etc/dev.secret"), SECRET);
+            disk.put(&Path::new("/etc").join(SECRET_FILE), SECRET);
             (*number, disk)
         };
         let closed = Arc::new(AtomicBool::new(false));
@@ -112,7 +117,7 @@ impl Town {
             stops: BTreeMap::new(),
             start_at: BTreeMap::new(),
             troubles: Troubles::default(),
-            moods: [Arc::default(), Arc::default()],
+            moods: upstreams.into_iter().map(|name| (name, Arc::default())).collect(),
             party,
             operator,
             next_caller: FIRST_CALLER,
@@ -270,16 +275,24 @@ impl Town {
     fn start_upstreams(&mut self) {
         let clocks: BTreeMap<_, _> =
             self.disks.keys().map(|number| (*number, self.hosts[number].clock().clone())).collect();
-        for (index, name) in ["first", "second"].into_iter().enumerate() {
+        let editions = &self.plan.scene.gateway;
+        let quotas = editions.iter().flat_map(|edition| &edition.document.quotas);
+        let screens = quotas.filter(|quota| quota.is_screen()).map(|quota| quota.name.to_string());
+        let screens: Arc<BTreeSet<String>> = Arc::new(screens.collect());
+        for (index, (name, moods)) in self.moods.iter().enumerate() {
+            let all = editions.iter().flat_map(|edition| &edition.document.upstreams);
+            let counts = all.filter(|it| it.name.as_str() == name).map(|it| it.endpoints.len());
             let upstream = Upstream {
-                host: UPSTREAMS[index],
-                name,
+                host: upstream_host(index),
+                name: name.as_str().into(),
+                endpoints: u16::try_from(counts.max().unwrap_or(0)).expect("a document has few endpoints"),
+                screens: screens.clone(),
                 network: self.network.clone(),
                 witness: self.witness.clone(),
-                moods: self.moods[index].clone(),
+                moods: moods.clone(),
                 clocks: clocks.clone(),
             };
-            let host = self.hosts.get_mut(&UPSTREAMS[index]).expect("an upstream's host");
+            let host = self.hosts.get_mut(&upstream_host(index)).expect("an upstream's host");
             host.start(self.now, upstream::serve(upstream));
         }
     }
@@ -288,18 +301,27 @@ impl Town {
         let (newcomers, arrive) = mpsc::channel(CROWD_MAX);
         self.newcomers = Some(newcomers);
         self.hosts.get_mut(&CROWD).expect("the crowd's host").start(self.now, caller::crowd(arrive));
-        for (number, caller) in self.plan.scene.callers.clone().into_iter().enumerate() {
-            let pattern = Pattern {
-                tenant: Caller::tenant(number),
-                token: caller.token,
-                path: caller.path,
-                post: caller.post,
-                every: Duration::from_millis(caller.every_ms),
-                at_once: caller.at_once,
-                spread: caller.spread,
-                minted: false,
-            };
+        for caller in self.plan.scene.callers.clone() {
+            let pattern = self.pattern(&caller);
             self.start_caller(pattern, self.party.clone());
+        }
+    }
+
+    /// What a caller does. The first edition that has its route says what it asks for, and with what token.
+    fn pattern(&self, caller: &Caller) -> Pattern {
+        let found = edition::first_with(&self.plan.scene.gateway, &caller.route);
+        let (edition, route) = found.expect("a plan's callers ask for routes of its documents");
+        let target = edition.target(&caller.route, Some(&caller.method)).and_then(Result::ok);
+        Pattern {
+            tenant: caller.tenant.clone(),
+            client: caller.client().to_owned(),
+            token: caller.token,
+            pass: edition.pass(route),
+            target: Arc::new(target.expect("a plan's callers ask for what their routes take")),
+            every: Duration::from_nanos((caller.rate.per_ns / caller.rate.tokens).max(1)),
+            at_once: caller.at_once,
+            spread: caller.spread,
+            minted: false,
         }
     }
 
@@ -312,21 +334,22 @@ impl Town {
         assert!(newcomers.try_send(newcomer).is_ok(), "a crowd takes in who comes within a millisecond");
     }
 
-    /// A caller that calls until it is told not to.
-    fn start_stranger(&mut self, tenant: String, every_ms: u64, minted: bool) -> Arc<AtomicBool> {
-        let closed = Arc::new(AtomicBool::new(false));
-        let pattern = Pattern {
-            tenant,
-            token: Token::Good,
-            path: Asked::Reports,
-            post: false,
-            every: Duration::from_millis(every_ms),
-            at_once: 1,
-            spread: Spread::Turns,
-            minted,
+    /// A caller that calls until it is told not to, for the last route that counts by tenant. None: there is no such route.
+    fn start_stranger(&mut self, tenant: String, every_ms: u64, minted: bool) -> Option<Arc<AtomicBool>> {
+        let edition = self.plan.scene.gateway.first()?;
+        let by_tenant = |route: &&Route| {
+            let mut quotas = route.charges.iter().filter_map(|charge| edition.quota(charge.quota.as_str()));
+            quotas.any(|quota| quota.key.contains(&KeyPart::Tenant))
         };
+        let route = edition.document.routes.iter().rev().find(by_tenant)?.name.to_string();
+        let method = edition.target(&route, None)?.ok()?.method;
+        let rate = scene::every(every_ms);
+        let (token, spread) = (Token::Good, Spread::Turns);
+        let stranger = Caller { route, tenant, client: None, rate, at_once: 1, spread, method, token };
+        let closed = Arc::new(AtomicBool::new(false));
+        let pattern = Pattern { minted, ..self.pattern(&stranger) };
         self.start_caller(pattern, Party { closed: closed.clone(), ..self.party.clone() });
-        closed
+        Some(closed)
     }
 
     /// What the network and the disks saw, for the coverage.

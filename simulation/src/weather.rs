@@ -1,16 +1,13 @@
 //! The weather: troubles, when each begins and how long it lasts. Drawn from a seed before the run, or read from a plan.
 
 mod draw;
-
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
+mod sentence;
 
 pub use draw::{NAMES, draw};
+pub use sentence::node;
 
 /// Whom a trouble befalls, decided when it begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whom {
     /// The node of this number.
     Node(u8),
@@ -23,8 +20,7 @@ pub enum Whom {
 }
 
 /// What a power cut leaves of what was not synced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsynced {
     /// Nothing.
     Lost,
@@ -35,8 +31,7 @@ pub enum Unsynced {
 }
 
 /// How an upstream behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mood {
     /// Nobody listens.
     Refuses,
@@ -55,8 +50,7 @@ pub enum Mood {
 }
 
 /// A kind of trouble.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The process is killed; it is started again at the end.
     Kill { whom: Whom },
@@ -101,7 +95,7 @@ pub enum Kind {
     /// Every node in turn is stopped in order and started again.
     RollingRestart,
     /// An upstream misbehaves.
-    Upstream { number: u8, mood: Mood },
+    Upstream { name: String, mood: Mood },
     /// The operator applies the document's next edition.
     Edition,
     /// A new node, one that nobody knows yet, joins.
@@ -122,20 +116,58 @@ pub enum Kind {
     CrashLoop { whom: Whom, times: u64, within_ms: u64, unsynced: Unsynced },
 }
 
-/// One trouble.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// One trouble. It reads and is written as a sentence, see [`sentence`].
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     /// When it begins, after callers begin.
     pub at_ms: u64,
     /// How long it lasts.
-    #[serde(default)]
     pub for_ms: u64,
     /// What it is.
     pub kind: Kind,
 }
 
 impl Kind {
+    /// The nodes that it names by number.
+    pub fn nodes(&self) -> Vec<u8> {
+        match self {
+            Self::Part { one, other }
+            | Self::BlackHole { one, other }
+            | Self::Slow { one, other, .. }
+            | Self::Narrow { one, other, .. }
+            | Self::Reset { one, other } => vec![*one, *other],
+            Self::Kill { whom }
+            | Self::PowerCut { whom, .. }
+            | Self::CutCommit { whom, .. }
+            | Self::Stop { whom }
+            | Self::Pause { whom }
+            | Self::Isolate { whom }
+            | Self::Deaf { whom }
+            | Self::Mute { whom }
+            | Self::CallersCutOff { whom }
+            | Self::DiskFull { whom }
+            | Self::DiskError { whom, .. }
+            | Self::SlowDisk { whom, .. }
+            | Self::ClockRate { whom, .. }
+            | Self::ClockRunaway { whom, .. }
+            | Self::CrashLoop { whom, .. }
+            | Self::WallJump { whom, .. }
+            | Self::Leave { whom }
+            | Self::Replace { whom }
+            | Self::Wipe { whom } => match whom {
+                Whom::Node(number) => vec![*number],
+                Whom::Leader | Whom::Holder | Whom::Follower => Vec::new(),
+            },
+            Self::AllPower { .. }
+            | Self::RollingRestart
+            | Self::Upstream { .. }
+            | Self::Edition
+            | Self::Join
+            | Self::HotKey { .. }
+            | Self::KeyFlood { .. } => Vec::new(),
+        }
+    }
+
     /// Its name, as the switches and the coverage have it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -171,11 +203,5 @@ impl Kind {
             Self::ClockRunaway { .. } => "clock-runaway",
             Self::CrashLoop { .. } => "crash-loop",
         }
-    }
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at {} ms for {} ms: {:?}", self.at_ms, self.for_ms, self.kind)
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! `100/s`, or `{rate: 100/s, burst: 50}`, or `{at_most: 10 in any 1h}`, or `{at_most: 10 in any 1h, burst: 4}`.
 
-use super::spot::{Notes, Spot, Wanted};
 use crate::quota::{BadLimit, Limit};
+use crate::spot::{Notes, Spot, Wanted};
 use crate::tree::Value;
 use crate::units::{AtMost, Rate, show_duration};
 

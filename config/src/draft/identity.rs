@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::spot::{Notes, Spot, Wanted};
 use crate::identity::{Algorithm, Issuer, Key, KeyMaterial, SecretSource};
 use crate::ids::IssuerName;
+use crate::spot::{Notes, Spot, Wanted};
 
 const ALGORITHMS: [(&str, Algorithm); 4] = [
     ("HS256", Algorithm::HS256),

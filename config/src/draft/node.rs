@@ -6,13 +6,13 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::identity::text;
-use super::spot::{Notes, Spot, Wanted};
 use super::upstream::split_host_port;
 use crate::ids::NodeName;
 use crate::node::{
     ADMIN_LISTEN_DEFAULT, ClusterFile, HttpFile, Limits, LogFile, NodeFile, SNAPSHOT_AFTER_ENTRIES_DEFAULT,
     TlsFiles,
 };
+use crate::spot::{Notes, Spot, Wanted};
 use crate::tree::{Node, quote};
 
 /// Reads a node file; `notes` has what could not be read.

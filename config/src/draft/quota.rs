@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::amount;
-use super::spot::{Fields, Notes, Spot};
 use crate::ids::{PlanName, QuotaName, TenantId};
 use crate::quota::{KeyPart, Limit, OnQuorumLoss, Plan, Quota, Tenant};
+use crate::spot::{Fields, Notes, Spot};
 use crate::tree::Value;
 
 const KEY_PARTS: [(&str, KeyPart); 4] = [

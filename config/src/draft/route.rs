@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::RouteDraft;
 use super::identity::text;
-use super::spot::{Notes, Spot, Wanted};
 use crate::ids::{IssuerName, QuotaName, RouteName, UpstreamName};
 use crate::quota::Limit;
 use crate::route::{Access, Charge, Match, Route};
+use crate::spot::{Notes, Spot, Wanted};
 use crate::tree::Value;
 use crate::upstream::Upstream;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::spot::{Notes, Spot, Wanted};
 use crate::ids::UpstreamName;
+use crate::spot::{Notes, Spot, Wanted};
 use crate::upstream::{Endpoint, Upstream};
 
 /// Reads `{endpoints: ["http://127.0.0.1:9001"], connect_timeout: 1s, …}`.

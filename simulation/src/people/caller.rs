@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{Method, Request};
+use hyper::Request;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::{HTTP_PORT, NUMBER, Sender, Standing, connect, exchange, token};
+use crate::edition::{Pass, Target};
 use crate::event::{Event, Fate, Request as Asked, Token};
 use crate::host::{Ended, HostNumber};
 use crate::network::Network;
-use crate::scene::{Path, Spread};
+use crate::scene::Spread;
 use crate::witness::Witness;
 
 /// Longer than any deadline of a node: a request without an answer by then will have none.
@@ -27,13 +28,15 @@ const AT_ONCE: usize = 48;
 #[derive(Clone)]
 pub struct Pattern {
     pub tenant: String,
+    pub client: String,
     pub token: Token,
-    pub path: Path,
-    pub post: bool,
+    /// What a good token says; none: there is no issuer.
+    pub pass: Option<Pass>,
+    pub target: Arc<Target>,
     pub every: Duration,
     pub at_once: u64,
     pub spread: Spread,
-    /// A new tenant for each request: `tenant` and a number.
+    /// A new tenant, and client, for each request: `tenant` and a number.
     pub minted: bool,
 }
 
@@ -72,7 +75,7 @@ pub async fn crowd(mut newcomers: mpsc::Receiver<Newcomer>) -> Ended {
 async fn call(party: Party, host: HostNumber, pattern: Pattern) {
     let caller = Arc::new(Caller {
         host,
-        known: token(&pattern.tenant, pattern.token),
+        known: token(pattern.pass.as_ref(), &pattern.tenant, &pattern.client, pattern.token),
         party,
         pattern,
         idle: Mutex::default(),
@@ -139,27 +142,34 @@ impl Caller {
     }
 
     async fn ask(self: Arc<Self>, node: HostNumber, sent: u64) {
-        let Pattern { path, post, minted, .. } = self.pattern;
+        let Pattern { target, minted, .. } = &self.pattern;
         let number = self.party.numbers.fetch_add(1, Ordering::Relaxed);
-        let (tenant, shown) = if minted {
+        let (tenant, shown) = if *minted {
             let tenant = format!("{}-{sent}", self.pattern.tenant);
-            let shown = token(&tenant, self.pattern.token);
+            let shown = token(self.pattern.pass.as_ref(), &tenant, &tenant, self.pattern.token);
             (tenant, shown)
         } else {
             (self.pattern.tenant.clone(), self.known.clone())
         };
-        let asked =
-            Asked { number, node, route: path.route(), idempotent: !post, tenant, token: self.pattern.token };
+        let asked = Asked {
+            number,
+            node,
+            route: target.clone(),
+            idempotent: target.is_idempotent(),
+            tenant,
+            token: self.pattern.token,
+        };
         self.party.witness.tell(Event::Sent(asked));
         let mut request = Request::builder()
-            .method(if post { Method::POST } else { Method::GET })
-            .uri(format!("/{}/1", path.route()))
-            .header("host", "api.example")
+            .method(target.method.as_str())
+            .uri(&target.path)
+            .header("host", &target.host)
             .header(NUMBER, number);
         if let Some(token) = shown {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let body = if post { Bytes::from_static(b"{\"amount\": 1}") } else { Bytes::new() };
+        let has_body = matches!(target.method.as_str(), "POST" | "PUT" | "PATCH");
+        let body = if has_body { Bytes::from_static(b"{\"amount\": 1}") } else { Bytes::new() };
         let request = request.body(Full::new(body)).expect("a well-formed request");
         let fate = match tokio::time::timeout(PATIENCE, self.answer(node, request)).await {
             Ok(Ok(answered)) => answered,

@@ -9,11 +9,11 @@ use std::time::Duration;
 use hyper::Method;
 use serde_json::Value;
 
-use super::{Standing, ask_admin};
+use super::{DOCUMENT, Standing, ask_admin};
 use crate::event::{Event, Held};
 use crate::host::{Ended, HostNumber};
 use crate::network::Network;
-use crate::scene::{EDITIONS, NODES_MAX, OPERATOR, Scene};
+use crate::scene::{NODES_MAX, OPERATOR, Scene};
 use crate::witness::Witness;
 
 /// Longer than a change of the document may take.
@@ -75,7 +75,7 @@ pub async fn operate(operator: Operator) -> Ended {
     loop {
         let order = operator.orders.lock().expect("no panic happens while orders are locked").pop_front();
         match order {
-            Some(Order::Edition) if edition + 1 < EDITIONS => {
+            Some(Order::Edition) if edition + 1 < operator.scene.gateway.len() => {
                 edition += 1;
                 operator.apply(edition).await;
             }
@@ -146,18 +146,18 @@ impl Operator {
     /// Sends an edition to one node after the other until the cluster says that it is in force.
     async fn apply(&self, edition: usize) {
         self.witness.tell(Event::Ordered { edition });
-        let document = self.scene.document(edition);
+        let document = self.scene.gateway[edition].adopted(&self.scene.upstreams());
         for turn in edition.. {
             let nodes = self.nodes.all();
             let node = &nodes[turn % nodes.len()];
-            match self.order(*node, "/v1/document", &document).await {
+            match self.order(*node, DOCUMENT, &document).await {
                 Ok((200, body)) => {
                     let answer: Value = serde_json::from_str(&body).unwrap_or_default();
                     let revision = answer["revision"].as_u64().unwrap_or(0);
                     self.witness.tell(Event::InForce { edition, revision });
                     return;
                 }
-                // A mistake in the document is one of the simulator's.
+                // Its mistakes were found before the run, but for what a node alone knows.
                 Ok((status @ (400 | 415 | 422), body)) => {
                     panic!("edition {edition} was refused: {status} {body}")
                 }

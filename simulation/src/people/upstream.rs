@@ -1,6 +1,6 @@
 //! An upstream: tells what reached it, with what the gateway says of the admission, and answers as its mood is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::{NUMBER, UPSTREAM_PORT};
 use crate::clock::{MachineClock, TrueNs};
 use crate::event::{Charge, Event};
 use crate::host::{Ended, HostNumber};
-use crate::network::{Network, SimStream};
+use crate::network::{Network, SimListener, SimStream};
 use crate::weather::Mood;
 use crate::witness::Witness;
 
@@ -26,7 +26,11 @@ use crate::witness::Witness;
 #[derive(Clone)]
 pub struct Upstream {
     pub host: HostNumber,
-    pub name: &'static str,
+    pub name: Arc<str>,
+    /// One port for each endpoint.
+    pub endpoints: u16,
+    /// Quotas that are paid before authentication.
+    pub screens: Arc<BTreeSet<String>>,
     pub network: Network,
     pub witness: Witness,
     /// The moods that hold, the last first.
@@ -43,10 +47,20 @@ impl Upstream {
 
 /// Serves for ever.
 pub async fn serve(upstream: Upstream) -> Ended {
-    let listener = upstream
-        .network
-        .listen(upstream.host, UPSTREAM_PORT)
-        .map_err(|error| cluster::fatal::Fatal::Setup(error.to_string()))?;
+    let listen = |number| upstream.network.listen(upstream.host, UPSTREAM_PORT + number);
+    let listeners = (0..upstream.endpoints).map(listen).collect::<Result<Vec<_>, _>>();
+    let mut listeners = listeners.map_err(|error| cluster::fatal::Fatal::Setup(error.to_string()))?;
+    let last = listeners.pop();
+    for listener in listeners {
+        tokio::spawn(accept(upstream.clone(), listener));
+    }
+    if let Some(listener) = last {
+        accept(upstream, listener).await;
+    }
+    Ok(())
+}
+
+async fn accept(upstream: Upstream, listener: SimListener) {
     loop {
         let (stream, node, _) = listener.accept().await;
         tokio::spawn(connection(upstream.clone(), stream, node));
@@ -85,8 +99,8 @@ async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let headers = request.headers().clone();
     let number = text(&headers, NUMBER).and_then(|number| number.parse().ok()).unwrap_or(u64::MAX);
-    let charges = charges(&headers, &upstream.clocks[&node]);
-    upstream.witness.tell(Event::Reached { number, node, upstream: upstream.name, charges });
+    let charges = charges(&headers, &upstream.screens, &upstream.clocks[&node]);
+    upstream.witness.tell(Event::Reached { number, node, upstream: upstream.name.clone(), charges });
     let whole = Full::new(Bytes::from_static(b"hello\n")).boxed();
     let mut response = Response::builder().header(NUMBER, number);
     let body = match upstream.mood() {
@@ -131,7 +145,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 /// What `quorumgate-charges` says, each with the instant at which it was paid.
-fn charges(headers: &HeaderMap, clock: &MachineClock) -> Vec<Charge> {
+fn charges(headers: &HeaderMap, screens: &BTreeSet<String>, clock: &MachineClock) -> Vec<Charge> {
     let instant = |name| text(headers, name).and_then(|ns| ns.parse().ok()).map(|ns| clock.true_at(ns));
     let admitted: TrueNs = instant("quorumgate-admitted-ns").unwrap_or(0);
     let screened = instant("quorumgate-screened-ns").unwrap_or(admitted);
@@ -139,7 +153,7 @@ fn charges(headers: &HeaderMap, clock: &MachineClock) -> Vec<Charge> {
     let parsed = all.filter_map(|one| {
         let parts: Vec<&str> = one.split(':').collect();
         let [quota, limit, tenant, value, cost] = parts[..] else { return None };
-        let at = if quota == "per-address" { screened } else { admitted };
+        let at = if screens.contains(quota) { screened } else { admitted };
         let key = format!("{limit}:{tenant}:{value}");
         Some(Charge { quota: quota.to_owned(), key, cost: cost.parse().ok()?, at })
     });

@@ -82,6 +82,7 @@ impl Promise for Beyond {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{limit_second, sent};
     use super::*;
     use crate::clock::MS_NS;
     use crate::event::{Charge, Request, Token};
@@ -91,7 +92,7 @@ mod tests {
 
     fn plan(ppms: &[i64]) -> Plan {
         let mut plan = Plan::draw(3, Some(3), 9_000, &[]);
-        plan.scene.callers[1].limits = vec!["{rate: 10/s, burst: 5}".to_owned()];
+        limit_second(&mut plan, "{rate: 10/s, burst: 5}");
         plan.weather = ppms
             .iter()
             .map(|ppm| Kind::ClockRunaway { whom: Whom::Leader, ppm: *ppm })
@@ -104,17 +105,14 @@ mod tests {
     fn judge(plan: &Plan, instants: impl IntoIterator<Item = TrueNs>) -> Verdict {
         let mut beyond = Beyond::new(plan);
         for (number, at) in (1..).zip(instants) {
-            let sent = Request {
-                number,
-                node: 1,
-                route: "orders",
-                idempotent: true,
-                tenant: "tenant-1".to_owned(),
-                token: Token::Good,
-            };
+            let Event::Sent(request) = sent(number, Token::Good) else { unreachable!("it was sent") };
+            let sent = Request { tenant: "tenant-1".to_owned(), ..request };
             beyond.see(at, &Event::Sent(sent))?;
             let charge = Charge { quota: "per-tenant".to_owned(), key: "k".to_owned(), cost: 1, at };
-            beyond.see(at, &Event::Reached { number, node: 1, upstream: "first", charges: vec![charge] })?;
+            beyond.see(
+                at,
+                &Event::Reached { number, node: 1, upstream: "first".into(), charges: vec![charge] },
+            )?;
         }
         beyond.end()
     }

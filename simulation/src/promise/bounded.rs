@@ -1,6 +1,6 @@
 //! What a node holds is bounded by what is asked of it, and goes when that ends.
 //!
-//! * Buckets: as many as keys that were ever asked for, at most three for a request's tenant.
+//! * Buckets: as many as keys that were ever asked for, at most one of each quota for each caller of a tenant.
 //! * Sessions: as many as lives of nodes, and one more for each silence of a minute, after which the ledger forgets one.
 //! * And once the cluster is well, so that nothing stands still:
 //!   requests that wait, no more than were sent to the node a moment ago, for no wait is longer than a second;
@@ -18,10 +18,9 @@ use crate::clock::{MS_NS, TrueNs};
 use crate::event::{Event, Held};
 use crate::host::HostNumber;
 use crate::plan::Plan;
+use crate::weather::{Kind, Trouble};
 use crate::witness::Counts;
 
-/// Of tenant, of client, of address.
-const KEYS_OF_ONE: u64 = 3;
 /// Longer than any wait for tokens, on the slowest clock of a plan, with the way to the operator.
 const WAITS_NS: TrueNs = 4_000 * MS_NS;
 /// Longer than an unused cell lingers, on the slowest clock, and its last report takes.
@@ -34,6 +33,10 @@ const WHILE_WRITING: u64 = 600;
 /// The promise.
 pub struct Bounded {
     snapshot_after: u64,
+    /// In all editions; one that counts by another key is another one.
+    quotas: u64,
+    /// Tenant → how many callers have it, if more than one may.
+    callers: BTreeMap<String, u64>,
     lives: u64,
     tenants: BTreeSet<String>,
     /// What was sent to a node, as far back as anything lingers.
@@ -45,8 +48,22 @@ pub struct Bounded {
 impl Bounded {
     /// Of a plan.
     pub fn new(plan: &Plan) -> Self {
+        let quotas = plan.scene.gateway.iter().flat_map(|edition| &edition.document.quotas);
+        let quotas: BTreeSet<_> = quotas.map(|quota| (&quota.name, &quota.key)).collect();
+        let mut callers = BTreeMap::new();
+        for caller in &plan.scene.callers {
+            *callers.entry(caller.tenant.clone()).or_default() += 1;
+        }
+        // Hot keys are asked for by strangers, each with an address of its own.
+        let is_hot = |trouble: &&Trouble| matches!(trouble.kind, Kind::HotKey { .. });
+        if let Some(last) = plan.scene.callers.last() {
+            let strangers = plan.weather.iter().filter(is_hot).count() as u64;
+            *callers.entry(last.tenant.clone()).or_default() += strangers;
+        }
         Self {
             snapshot_after: plan.scene.snapshot_after,
+            quotas: quotas.len() as u64,
+            callers,
             lives: 0,
             tenants: BTreeSet::new(),
             sent: BTreeMap::new(),
@@ -55,9 +72,14 @@ impl Bounded {
         }
     }
 
+    /// The most keys that requests of these tenants can have.
+    fn keys<'t>(&self, tenants: impl Iterator<Item = &'t String>) -> u64 {
+        tenants.map(|tenant| self.callers.get(tenant).copied().unwrap_or(1) * self.quotas).sum()
+    }
+
     fn judge(&mut self, at: TrueNs, held: &Held) -> Verdict {
         let lives = self.lives + (self.lives + 1) * (at / SESSION_NS);
-        below("buckets", held, held.buckets, KEYS_OF_ONE * self.tenants.len() as u64)?;
+        below("buckets", held, held.buckets, self.keys(self.tenants.iter()))?;
         below("sessions", held, held.sessions, lives)?;
         let Some(well) = self.well_since else { return Ok(()) };
         let sent = self.sent.entry(held.host).or_default();
@@ -72,8 +94,8 @@ impl Bounded {
         }
         if at > well + LINGERS_NS {
             self.looks += 1;
-            let tenants: BTreeSet<&str> = sent.iter().map(|(_, tenant)| tenant.as_str()).collect();
-            below("cells", held, held.cells, KEYS_OF_ONE * tenants.len() as u64)?;
+            let tenants: BTreeSet<String> = sent.iter().map(|(_, tenant)| tenant.clone()).collect();
+            below("cells", held, held.cells, self.keys(tenants.iter()))?;
         }
         Ok(())
     }

@@ -10,14 +10,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::exact::unjudged;
 use super::{Promise, Verdict};
 use crate::clock::{MS_NS, TrueNs};
 use crate::event::{Charge, Event, RequestNumber};
+use crate::plan::Plan;
 use crate::witness::Counts;
 
 /// The promise.
 #[derive(Default)]
 pub struct Conserved {
+    /// Quotas of which a node may admit what the ledger has not given.
+    unjudged: BTreeSet<String>,
     /// Millisecond of true time → the most that may have been spent at some moment within it, and at its end.
     given: BTreeMap<u64, (u64, u64)>,
     newest: u64,
@@ -25,6 +29,13 @@ pub struct Conserved {
     told: BTreeMap<u64, u64>,
     /// True instant, request, quota and bucket, cost. A request that was sent to an upstream twice was admitted once.
     admissions: BTreeSet<(TrueNs, RequestNumber, String, String, u64)>,
+}
+
+impl Conserved {
+    /// Of a plan.
+    pub fn new(plan: &Plan) -> Self {
+        Self { unjudged: unjudged(plan).into_keys().collect(), ..Self::default() }
+    }
 }
 
 impl Promise for Conserved {
@@ -49,7 +60,8 @@ impl Promise for Conserved {
                 }
             }
             Event::Reached { number, charges, .. } => {
-                for Charge { quota, key, cost, at } in charges {
+                let judged = |charge: &&Charge| !self.unjudged.contains(&charge.quota);
+                for Charge { quota, key, cost, at } in charges.iter().filter(judged) {
                     self.admissions.insert((*at, *number, quota.clone(), key.clone(), *cost));
                 }
             }
@@ -100,7 +112,7 @@ mod tests {
 
     fn spent(number: RequestNumber, at_ms: u64) -> Event {
         let charge = Charge { quota: "q".to_owned(), key: "k".to_owned(), cost: 1, at: at_ms * MS_NS };
-        Event::Reached { number, node: 1, upstream: "first", charges: vec![charge] }
+        Event::Reached { number, node: 1, upstream: "first".into(), charges: vec![charge] }
     }
 
     #[test]

@@ -11,13 +11,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use config::quota::Limit;
+use config::quota::OnQuorumLoss;
 
+use super::editions::Editions;
 use super::{Promise, Verdict};
 use crate::clock::{MS_NS, TrueNs};
+use crate::edition::Edition;
 use crate::event::{Charge, Event, RequestNumber};
 use crate::plan::Plan;
-use crate::scene::Scene;
 use crate::witness::Counts;
 
 /// What a cluster may do beyond its document.
@@ -38,13 +39,13 @@ impl Slack {
 
 /// The promise.
 pub struct Exact {
-    scene: Scene,
+    gateway: Vec<Edition>,
+    unjudged: BTreeMap<String, String>,
     slack: Slack,
     tenants: BTreeMap<RequestNumber, String>,
     /// Quota and bucket → its admissions.
     admissions: BTreeMap<(String, String), Admissions>,
-    /// Which edition may be in force since when, until when.
-    editions: Vec<Edition>,
+    editions: Editions,
 }
 
 /// The admissions of one bucket.
@@ -66,23 +67,24 @@ pub struct Course {
     pub admitted: usize,
 }
 
-struct Edition {
-    number: usize,
-    from: TrueNs,
-    until: Option<TrueNs>,
-}
+/// The largest amount that may be in force from an instant on. None: no edition that may be has the quota.
+type Amount = Option<(f64, f64)>;
 
-/// A limit as the document has it.
-///
-/// # Panics
-/// If it is none.
-pub fn amount(text: &str) -> Limit {
-    let document = format!(
-        "upstreams: {{a: {{endpoints: [\"http://127.0.0.1:1\"]}}}}\nquotas: {{a: {{key: route, limit: {text}}}}}\n\
-         routes: [{{name: a, match: {{path: /}}, upstream: a, access: public, quotas: [a]}}]\n"
-    );
-    let checked = config::gateway::parse(&document);
-    checked.unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}")).value.quotas[0].limit
+/// The quotas that a run of a plan says nothing of, each with the reason.
+pub fn unjudged(plan: &Plan) -> BTreeMap<String, String> {
+    let mut unjudged = BTreeMap::new();
+    let all = || plan.scene.gateway.iter().flat_map(|edition| &edition.document.quotas);
+    for quota in all() {
+        if quota.on_quorum_loss == OnQuorumLoss::LocalShare && !plan.weather.is_empty() {
+            let why = "on_quorum_loss: local-share lets a node without a quorum admit a share of its own";
+            unjudged.insert(quota.name.to_string(), why.to_owned());
+        }
+        if all().any(|other| other.name == quota.name && other.key != quota.key) {
+            let why = "editions count it by different keys, so that its buckets are not the same ones";
+            unjudged.insert(quota.name.to_string(), why.to_owned());
+        }
+    }
+    unjudged
 }
 
 impl Exact {
@@ -94,30 +96,27 @@ impl Exact {
     /// Of a plan, with slack.
     pub fn held_to(plan: &Plan, slack: Slack) -> Self {
         Self {
-            scene: plan.scene.clone(),
+            gateway: plan.scene.gateway.clone(),
+            unjudged: unjudged(plan),
             slack,
             tenants: BTreeMap::new(),
             admissions: BTreeMap::new(),
-            editions: vec![Edition { number: 0, from: 0, until: None }],
+            editions: Editions::new(slack.leases_end_ns),
         }
     }
 
     /// The largest amounts that may be in force, from when on, in the order of time.
-    fn amounts(&self, quota: &str, tenant: &str) -> Vec<(TrueNs, f64, f64)> {
-        let changes: BTreeSet<TrueNs> =
-            self.editions.iter().flat_map(|edition| [Some(edition.from), edition.until]).flatten().collect();
-        let mut amounts = Vec::new();
-        for at in changes {
-            let held =
-                self.editions.iter().filter(|it| it.from <= at && it.until.is_none_or(|until| at < until));
-            let limits: Vec<Limit> =
-                held.map(|it| amount(&self.scene.limit(it.number, quota, tenant))).collect();
-            let rate = limits.iter().map(|it| it.tokens as f64 / it.per_ns as f64).fold(0.0, f64::max);
-            let burst = limits.iter().map(|it| it.burst as f64).fold(0.0, f64::max);
-            let burst = burst * f64::from(1 + self.slack.late_leases);
-            amounts.push((at, rate, burst));
-        }
-        amounts
+    fn amounts(&self, quota: &str, tenant: &str) -> Vec<(TrueNs, Amount)> {
+        let amount = |at| {
+            let held = self.editions.between(at, at);
+            let limits = held.filter_map(|number| self.gateway[number].limit(quota, tenant));
+            let amounts = limits.map(|it| (it.tokens as f64 / it.per_ns as f64, it.burst as f64));
+            let larger = |(rate, burst): (f64, f64), (other_rate, other_burst)| {
+                (rate.max(other_rate), burst.max(other_burst))
+            };
+            amounts.reduce(larger).map(|(rate, burst)| (rate, burst * f64::from(1 + self.slack.late_leases)))
+        };
+        self.editions.changes().into_iter().map(|at| (at, amount(at))).collect()
     }
 }
 
@@ -130,7 +129,7 @@ impl Exact {
             Course {
                 quota: quota.clone(),
                 tenant: bucket.tenant.clone(),
-                burst: amounts.iter().map(|(_, _, burst)| *burst).fold(0.0, f64::max),
+                burst: amounts.iter().filter_map(|(_, amount)| Some(amount.as_ref()?.1)).fold(0.0, f64::max),
                 admitted: levels.len(),
                 levels: levels
                     .iter()
@@ -155,25 +154,18 @@ impl Promise for Exact {
     }
 
     fn see(&mut self, at: TrueNs, event: &Event) -> Verdict {
+        self.editions.see(at, event);
         match event {
             Event::Sent(request) => {
                 self.tenants.insert(request.number, request.tenant.clone());
             }
             Event::Reached { number, charges, .. } => {
                 let tenant = self.tenants.get(number).cloned().unwrap_or_default();
-                for Charge { quota, key, cost, at } in charges {
+                let judged = |charge: &&Charge| !self.unjudged.contains_key(&charge.quota);
+                for Charge { quota, key, cost, at } in charges.iter().filter(judged) {
                     let bucket = self.admissions.entry((quota.clone(), key.clone()));
                     let new = || Admissions { tenant: tenant.clone(), all: BTreeSet::new() };
                     bucket.or_insert_with(new).all.insert((*at, *number, *cost));
-                }
-            }
-            Event::Ordered { edition } if *edition > 0 => {
-                self.editions.push(Edition { number: *edition, from: at, until: None });
-            }
-            Event::InForce { edition, .. } => {
-                for older in self.editions.iter_mut().filter(|it| it.number < *edition && it.until.is_none())
-                {
-                    older.until = Some(at + self.slack.leases_end_ns);
                 }
             }
             _ => {}
@@ -200,19 +192,23 @@ impl Promise for Exact {
 
 /// What a perfect bucket has left before and after each admission.
 fn levels(
-    amounts: &[(TrueNs, f64, f64)],
+    amounts: &[(TrueNs, Amount)],
     epsilon: f64,
     admissions: &[(TrueNs, u64)],
 ) -> Vec<(TrueNs, f64, f64)> {
-    let Some((mut at, mut rate, mut burst)) = amounts.first().copied() else { return Vec::new() };
+    let Some((mut at, mut amount)) = amounts.first().copied() else { return Vec::new() };
+    let (mut rate, mut burst) = amount.unwrap_or_default();
     let mut level = burst;
     let mut changes = amounts[1..].iter().peekable();
     let mut levels = Vec::with_capacity(admissions.len());
     for (instant, cost) in admissions {
         while let Some(change) = changes.next_if(|change| change.0 <= *instant) {
             level = (level + (change.0 - at) as f64 * rate * (1.0 + epsilon)).min(burst);
-            (at, rate, burst) = *change;
-            level = level.min(burst);
+            // A quota that is new begins with a full bucket; one that is gone, and charged yet, has none.
+            let is_new = amount.is_none();
+            (at, amount) = *change;
+            (rate, burst) = amount.unwrap_or_default();
+            level = if is_new { burst } else { level.min(burst) };
         }
         level = (level + instant.saturating_sub(at) as f64 * rate * (1.0 + epsilon)).min(burst);
         at = at.max(*instant);
@@ -224,7 +220,7 @@ fn levels(
 }
 
 /// How a perfect bucket is overdrawn; none: it is not.
-fn overdraw(amounts: &[(TrueNs, f64, f64)], epsilon: f64, admissions: &[(TrueNs, u64)]) -> Option<String> {
+fn overdraw(amounts: &[(TrueNs, Amount)], epsilon: f64, admissions: &[(TrueNs, u64)]) -> Option<String> {
     // Less than the rounding of a thousand additions.
     let below = |(_, _, level): &&(TrueNs, f64, f64)| *level < -1e-6;
     let levels = levels(amounts, epsilon, admissions);
@@ -239,17 +235,19 @@ fn overdraw(amounts: &[(TrueNs, f64, f64)], epsilon: f64, admissions: &[(TrueNs,
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{limit_second, sent};
     use super::*;
+    use crate::event::Token;
 
     const S: TrueNs = 1_000 * MS_NS;
 
-    fn tokens(per_s: f64, burst: f64) -> (TrueNs, f64, f64) {
-        (0, per_s / 1e9, burst)
+    fn tokens(at: TrueNs, per_s: f64, burst: f64) -> (TrueNs, Amount) {
+        (at, Some((per_s / 1e9, burst)))
     }
 
     #[test]
     fn one_token_too_many_in_any_interval_is_found() {
-        let amounts = [tokens(10.0, 5.0)];
+        let amounts = [tokens(0, 10.0, 5.0)];
         let all_at_once = |count| vec![(S, 1); count];
         assert_eq!(overdraw(&amounts, 0.0, &all_at_once(5)), None);
         assert!(overdraw(&amounts, 0.0, &all_at_once(6)).is_some());
@@ -265,33 +263,45 @@ mod tests {
 
     #[test]
     fn a_free_burst_at_a_raise_is_found_and_the_new_rate_is_not() {
-        let (_, rate, burst) = tokens(10.0, 100.0);
-        let amounts = [tokens(10.0, 5.0), (10 * S, rate, burst)];
+        let amounts = [tokens(0, 10.0, 5.0), tokens(10 * S, 10.0, 100.0)];
         let spent = vec![(10 * S, 1); 5];
         let gift = [spent.clone(), vec![(11 * S, 1); 60]].concat();
         assert!(overdraw(&amounts, 0.0, &gift).is_some());
-        let earned = [spent, vec![(11 * S, 1); 10]].concat();
+        let earned = [spent.clone(), vec![(11 * S, 1); 10]].concat();
         assert_eq!(overdraw(&amounts, 0.0, &earned), None);
+        // and a quota that is new begins full
+        let new = [(0, None), tokens(10 * S, 10.0, 5.0)];
+        assert_eq!(overdraw(&new, 0.0, &spent), None);
+        assert!(overdraw(&new, 0.0, &[spent, vec![(10 * S, 1)]].concat()).is_some());
+    }
+
+    #[test]
+    fn what_is_not_judged_is_said() {
+        let mut plan = Plan::draw(3, Some(3), 9_000, &["kill"]);
+        assert_eq!(unjudged(&plan), BTreeMap::new());
+        let shared =
+            |text: &str| text.replacen("{key: tenant,", "{on_quorum_loss: local-share, key: tenant,", 1);
+        let other = |text: &str| text.replacen("{key: client,", "{key: [client, route],", 1);
+        let text = other(&shared(&plan.scene.gateway[1].text));
+        plan.scene.gateway[1] = Edition::parse("another", &text).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(unjudged(&plan).into_keys().collect::<Vec<_>>(), ["per-client", "per-tenant"]);
+        plan.weather.clear();
+        assert_eq!(unjudged(&plan).into_keys().collect::<Vec<_>>(), ["per-client"], "nobody loses a quorum");
     }
 
     #[test]
     fn the_promise_follows_requests_editions_and_buckets() {
         let mut plan = Plan::draw(3, Some(3), 9_000, &[]);
-        plan.scene.callers[1].limits = vec!["{rate: 1/s, burst: 2}".to_owned()];
+        limit_second(&mut plan, "{rate: 1/s, burst: 2}");
         let charge = |at| Charge { quota: "per-tenant".to_owned(), key: "k".to_owned(), cost: 1, at };
         let judge = |count: u64| {
             let mut exact = Exact::new(&plan);
             for number in 0..count {
-                let request = crate::event::Request {
-                    number,
-                    node: 1,
-                    route: "orders",
-                    idempotent: true,
-                    tenant: "tenant-1".to_owned(),
-                    token: crate::event::Token::Good,
-                };
+                let Event::Sent(request) = sent(number, Token::Good) else { unreachable!("it was sent") };
+                let request = crate::event::Request { tenant: "tenant-1".to_owned(), ..request };
                 exact.see(S, &Event::Sent(request)).expect("judged at the end");
-                let reached = Event::Reached { number, node: 1, upstream: "first", charges: vec![charge(S)] };
+                let reached =
+                    Event::Reached { number, node: 1, upstream: "first".into(), charges: vec![charge(S)] };
                 exact.see(S, &reached).expect("judged at the end");
             }
             exact.end()

@@ -1,20 +1,52 @@
 //! No request reaches an upstream unless its token is good, or its route is public; and it reaches its own route's
 //! upstream alone.
 //!
-//! Source: architecture, "evidence": an unauthenticated request has no way to the upstream.
+//! Which route takes a request is decided here anew, by the gateway document and not by the gateway; while the document
+//! changes, any edition that may be in force decides. Source: architecture, "evidence": an unauthenticated request has no
+//! way to the upstream.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
+use config::route::Access;
+
+use super::editions::Editions;
 use super::{Promise, Verdict};
-use crate::clock::TrueNs;
+use crate::clock::{MS_NS, TrueNs};
+use crate::edition::{Edition, Target};
 use crate::event::{Event, RequestNumber, Token};
+use crate::plan::Plan;
 use crate::witness::Counts;
 
+/// So long after another edition is in force, nobody goes by an older one, on the slowest clock of a plan.
+const VIEWS_END_NS: TrueNs = 12_000 * MS_NS;
+
 /// The promise.
-#[derive(Default)]
 pub struct Identity {
-    sent: BTreeMap<RequestNumber, (&'static str, Token)>,
+    gateway: Vec<Edition>,
+    /// A node without contact may serve a route as it was for longer than this promise follows.
+    stale: bool,
+    editions: Editions,
+    sent: BTreeMap<RequestNumber, (Arc<Target>, Token, TrueNs)>,
     unwelcome: u64,
+}
+
+impl Identity {
+    /// Of a plan.
+    pub fn new(plan: &Plan) -> Self {
+        let gateway = plan.scene.gateway.clone();
+        let mut routes = gateway.iter().flat_map(|edition| &edition.document.routes);
+        let stale = routes.any(|route| route.access.serve_stale_for() > Duration::ZERO);
+        Self { gateway, stale, editions: Editions::new(VIEWS_END_NS), sent: BTreeMap::new(), unwelcome: 0 }
+    }
+
+    /// Whether an edition lets a request through to an upstream.
+    fn lets(&self, edition: usize, target: &Target, token: Token, upstream: &str) -> bool {
+        self.gateway[edition].takes(target).is_some_and(|route| {
+            route.upstream.as_str() == upstream && (route.access == Access::Public || token == Token::Good)
+        })
+    }
 }
 
 impl Promise for Identity {
@@ -22,27 +54,26 @@ impl Promise for Identity {
         "identity"
     }
 
-    fn see(&mut self, _: TrueNs, event: &Event) -> Verdict {
+    fn see(&mut self, at: TrueNs, event: &Event) -> Verdict {
+        self.editions.see(at, event);
         match event {
             Event::Sent(request) => {
-                self.unwelcome += u64::from(request.route != "open" && request.token != Token::Good);
-                self.sent.insert(request.number, (request.route, request.token));
+                let route = self.gateway[0].takes(&request.route);
+                let public = route.is_some_and(|route| route.access == Access::Public);
+                self.unwelcome += u64::from(!public && request.token != Token::Good);
+                self.sent.insert(request.number, (request.route.clone(), request.token, at));
                 Ok(())
             }
             Event::Reached { number, upstream, .. } => {
-                let Some((route, token)) = self.sent.get(number) else {
+                let Some((target, token, sent_at)) = self.sent.get(number) else {
                     return Err(format!("request {number} reached {upstream}, and nobody had sent it"));
                 };
-                if *route != "open" && *token != Token::Good {
-                    return Err(format!(
-                        "request {number} for {route} reached {upstream} with token {token:?}"
-                    ));
+                let since = if self.stale { 0 } else { *sent_at };
+                let mut editions = self.editions.between(since, at);
+                if editions.any(|edition| self.lets(edition, target, *token, upstream)) {
+                    return Ok(());
                 }
-                let wanted = if *route == "reports" { "second" } else { "first" };
-                if *upstream != wanted {
-                    return Err(format!("request {number} for {route} reached {upstream}, wanted {wanted}"));
-                }
-                Ok(())
+                Err(format!("request {number} for {target:?} reached {upstream} with token {token:?}"))
             }
             _ => Ok(()),
         }
@@ -60,11 +91,26 @@ mod tests {
 
     #[test]
     fn a_stranger_at_an_upstream_and_a_wrong_upstream_are_found() {
-        let judge = |events: &[Event]| judge(&mut Identity::default(), events);
+        let plan = Plan::draw(1, Some(3), 9_000, &[]);
+        let judge = |events: &[Event]| judge(&mut Identity::new(&plan), events);
         assert_eq!(judge(&[sent(1, Token::Good), reached(1, "first"), sent(2, Token::Forged)]), Ok(()));
         assert!(judge(&[sent(1, Token::Forged), reached(1, "second")]).is_err());
         assert!(judge(&[sent(1, Token::None), reached(1, "second")]).is_err());
         assert!(judge(&[sent(1, Token::Good), reached(1, "second")]).is_err());
         assert!(judge(&[reached(1, "first")]).is_err());
+    }
+
+    #[test]
+    fn another_edition_lets_others_in_once_it_may_be_in_force() {
+        let mut plan = Plan::draw(1, Some(3), 9_000, &[]);
+        let text =
+            plan.scene.gateway[1].text.replace("access: {issuers: [dev], scopes: []}", "access: public");
+        let text = text
+            .replace("quotas: [per-tenant, per-client]", "quotas: []")
+            .replace("quotas: [per-tenant]", "quotas: []");
+        plan.scene.gateway[1] = Edition::parse("another", &text).unwrap_or_else(|why| panic!("{why}"));
+        let open = [sent(1, Token::None), Event::Ordered { edition: 1 }, reached(1, "second")];
+        assert_eq!(judge(&mut Identity::new(&plan), &open), Ok(()));
+        assert!(judge(&mut Identity::new(&plan), &[open[0].clone(), open[2].clone()]).is_err());
     }
 }

@@ -10,7 +10,7 @@ use crate::clock::{MS_NS, TrueNs};
 use crate::event::Event;
 use crate::host::HostNumber;
 use crate::people::operator::Order;
-use crate::scene::{Caller, FIRST_CALLER, NODES_MAX, UPSTREAMS};
+use crate::scene::{FIRST_CALLER, NODES_MAX};
 use crate::weather::{Kind, Mood, Trouble, Unsynced, Whom};
 
 /// A cluster has 5 voters at most; one more member may wait.
@@ -175,8 +175,8 @@ impl Town {
                 self.hosts[&self.node(whom)].clock().jump_wall(by_ms);
                 Undo::Nothing
             }
-            Kind::Upstream { number, mood } => {
-                let index = usize::from(number).checked_sub(1).filter(|index| *index < UPSTREAMS.len())?;
+            Kind::Upstream { ref name, mood } => {
+                let index = self.moods.iter().position(|(held, _)| held == name)?;
                 self.moods(index).push(mood);
                 Undo::Cheer(index, mood)
             }
@@ -199,12 +199,12 @@ impl Town {
             }
             Kind::HotKey { every_ms } => {
                 // The last caller of the scene has a competitor with the same tenant.
-                let tenant = Caller::tenant(self.plan.scene.callers.len() - 1);
-                Undo::Close(self.start_stranger(tenant, every_ms.max(1), false))
+                let tenant = self.plan.scene.callers.last()?.tenant.clone();
+                Undo::Close(self.start_stranger(tenant, every_ms.max(1), false)?)
             }
             Kind::KeyFlood { every_ms } => {
                 let tenant = format!("flood-{}", until / MS_NS);
-                Undo::Close(self.start_stranger(tenant, every_ms.max(1), true))
+                Undo::Close(self.start_stranger(tenant, every_ms.max(1), true)?)
             }
             Kind::CrashLoop { whom, times, within_ms, unsynced } => {
                 let number = self.standing(whom)?;
@@ -410,7 +410,7 @@ impl Town {
     }
 
     fn moods(&self, index: usize) -> std::sync::MutexGuard<'_, Vec<Mood>> {
-        self.moods[index].lock().expect("no panic happens while moods are locked")
+        self.moods[index].1.lock().expect("no panic happens while moods are locked")
     }
 }
 

@@ -54,7 +54,9 @@ const KINDS_MIN: u64 = 2;
 const KINDS_MAX: u64 = 7;
 
 /// Troubles within `until_ms`, in the order of their beginning, of kinds that `allowed` names.
-pub fn draw(seed: u64, nodes: u8, until_ms: u64, allowed: &[&str]) -> Vec<Trouble> {
+///
+/// - `upstreams`: the names of those that may misbehave, at least one.
+pub fn draw(seed: u64, nodes: u8, until_ms: u64, allowed: &[&str], upstreams: &[String]) -> Vec<Trouble> {
     if allowed.is_empty() || until_ms == 0 {
         return Vec::new();
     }
@@ -69,7 +71,7 @@ pub fn draw(seed: u64, nodes: u8, until_ms: u64, allowed: &[&str]) -> Vec<Troubl
     kinds.truncate(usize::try_from(chance.within(KINDS_MIN..=KINDS_MAX)).expect("a small number"));
     let count = chance.within(TROUBLES_MIN..=TROUBLES_MAX);
     let trouble = |name, chance: &mut Chance| {
-        let kind = one(name, nodes, chance);
+        let kind = one(name, nodes, upstreams, chance);
         let at_ms = chance.within(0..=until_ms * 9 / 10);
         let for_ms = lasts(&kind, chance).min(until_ms - at_ms);
         Trouble { at_ms, for_ms, kind }
@@ -100,14 +102,7 @@ fn keep_a_majority_of_disks(troubles: &mut Vec<Trouble>, nodes: u8) {
 
 fn lasts(kind: &Kind, chance: &mut Chance) -> u64 {
     match kind {
-        Kind::Reset { .. }
-        | Kind::Edition
-        | Kind::WallJump { .. }
-        | Kind::ClockRate { .. }
-        | Kind::ClockRunaway { .. }
-        | Kind::Join
-        | Kind::Leave { .. }
-        | Kind::Replace { .. } => 0,
+        kind if kind.is_momentary() => 0,
         Kind::RollingRestart => chance.within(6_000..=12_000),
         Kind::CrashLoop { .. } => chance.within(1_000..=8_000),
         // Now and then longer than leases, views and elections; or just longer than a lease lasts.
@@ -117,7 +112,7 @@ fn lasts(kind: &Kind, chance: &mut Chance) -> u64 {
     }
 }
 
-fn one(name: &str, nodes: u8, chance: &mut Chance) -> Kind {
+fn one(name: &str, nodes: u8, upstreams: &[String], chance: &mut Chance) -> Kind {
     let whom = whom(nodes, chance);
     let (one, other) = two(nodes, chance);
     let unsynced = *chance.pick(&[Unsynced::Lost, Unsynced::Kept, Unsynced::Torn]);
@@ -159,7 +154,7 @@ fn one(name: &str, nodes: u8, chance: &mut Chance) -> Kind {
                 Mood::Fails,
                 Mood::Closes,
             ];
-            Kind::Upstream { number: *chance.pick(&[1, 2]), mood: *chance.pick(&moods) }
+            Kind::Upstream { name: chance.pick(upstreams).clone(), mood: *chance.pick(&moods) }
         }
         "edition" => Kind::Edition,
         "join" => Kind::Join,
@@ -205,6 +200,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    fn draw(seed: u64, nodes: u8, until_ms: u64, allowed: &[&str]) -> Vec<Trouble> {
+        super::draw(seed, nodes, until_ms, allowed, &["first".to_owned(), "second".to_owned()])
+    }
 
     #[test]
     fn every_kind_is_drawn_by_its_name_and_nothing_outlasts_the_weather() {

@@ -1,4 +1,7 @@
 //! Reading one place of a tree: what is there, is it of the right kind, and if not, say so.
+//!
+//! Public, so that the documents of other rooms are read and judged as the ones here are: [`crate::tree::read`] the text,
+//! take its [`Spot::root`], ask for what should be there, and let [`crate::mistake::conclude`] have the last word.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -11,7 +14,8 @@ use crate::units::{BadUnit, parse_duration, parse_size, show_duration, show_size
 
 /// The mistakes found so far.
 #[derive(Debug, Default)]
-pub(crate) struct Notes {
+pub struct Notes {
+    /// In the order in which they were met.
     pub mistakes: Vec<Mistake>,
 }
 
@@ -39,8 +43,11 @@ impl Notes {
 }
 
 /// What would have been right, for a text that was not.
-pub(crate) struct Wanted {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The rule.
     pub wanted: String,
+    /// What to do, when that is not obvious.
     pub help: Option<String>,
 }
 
@@ -64,17 +71,20 @@ impl From<&str> for Wanted {
 
 /// A node and its path from the root. For a map's value also the place of its key.
 #[derive(Clone, Debug)]
-pub(crate) struct Spot<'a> {
+pub struct Spot<'a> {
     node: &'a Node,
     key: Option<Place>,
+    /// Such as `routes[2].upstream`; empty at the root.
     pub path: String,
 }
 
 impl<'a> Spot<'a> {
+    /// The whole document.
     pub fn root(node: &'a Node) -> Self {
         Self { node, key: None, path: String::new() }
     }
 
+    /// What stands there.
     pub fn value(&self) -> &'a Value {
         &self.node.value
     }
@@ -240,6 +250,7 @@ impl<'a> Spot<'a> {
         })
     }
 
+    /// True or false.
     pub fn boolean(&self, notes: &mut Notes) -> Option<bool> {
         if let Value::Bool(value) = self.node.value {
             return Some(value);
@@ -248,6 +259,7 @@ impl<'a> Spot<'a> {
         None
     }
 
+    /// A whole number of `range`.
     pub fn integer(&self, notes: &mut Notes, range: RangeInclusive<u64>) -> Option<u64> {
         let integer = match self.node.value {
             Value::Integer(integer) => u64::try_from(integer).ok().filter(|integer| range.contains(integer)),
@@ -259,6 +271,7 @@ impl<'a> Spot<'a> {
         integer
     }
 
+    /// A duration of `range`, with its unit.
     pub fn duration(&self, notes: &mut Notes, range: RangeInclusive<Duration>) -> Option<Duration> {
         let help = matches!(self.node.value, Value::Integer(_)).then(|| "add a unit, as in 10s".to_owned());
         let parsed = match &self.node.value {
@@ -274,6 +287,7 @@ impl<'a> Spot<'a> {
         fits
     }
 
+    /// A size of `range` in bytes.
     pub fn size(&self, notes: &mut Notes, range: RangeInclusive<u64>) -> Option<u64> {
         let parsed = match &self.node.value {
             Value::Text(text) => parse_size(text).ok(),
@@ -294,12 +308,14 @@ impl<'a> Spot<'a> {
 
 /// The entries of a map whose keys are known. A value of nothing counts as absent.
 #[derive(Debug)]
-pub(crate) struct Fields<'a> {
+pub struct Fields<'a> {
+    /// The map.
     pub spot: Spot<'a>,
     entries: BTreeMap<&'a str, Spot<'a>>,
 }
 
 impl<'a> Fields<'a> {
+    /// The value of `key`, if there is one.
     pub fn optional(&mut self, key: &str) -> Option<Spot<'a>> {
         self.entries.remove(key).filter(|spot| !matches!(spot.node.value, Value::Null))
     }
@@ -328,7 +344,7 @@ impl<'a> Fields<'a> {
 }
 
 /// `did you mean …?`, if one of `known` is a slip of the pen away from `text`.
-pub(crate) fn nearest<'k>(text: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
+pub fn nearest<'k>(text: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
     // Longer texts are no slips, and the distance takes the product of both lengths.
     if text.len() > 64 {
         return None;

@@ -1,0 +1,349 @@
+//! One edition of the gateway document: as its author wrote it, and adopted by the simulator, where its upstreams are
+//! hosts and its issuers sign with a secret that callers have.
+//!
+//! Adopted are endpoints (one host for each upstream, one port for each of its endpoints) and issuers: their names, `iss`
+//! and audiences stay; keys, claims and bounds on lifetimes are those of the tokens that callers mint. All else is as it
+//! was written: routes, access, scopes, quotas, plans, tenants, timeouts.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::fmt;
+
+use config::gateway::GatewayDocument;
+use config::identity::{Algorithm, Issuer, Key, KeyMaterial, SecretSource};
+use config::ids::{QuotaName, TenantId};
+use config::mistake::{Checked, render};
+use config::quota::{Limit, Quota};
+use config::route::{Access, Route};
+use config::spot::{Wanted, nearest};
+use config::upstream::Endpoint;
+
+use crate::host::HostNumber;
+use crate::people::{SECRET_FILE, UPSTREAM_PORT};
+use crate::scene::FIRST_UPSTREAM;
+
+/// One edition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edition {
+    /// As its author wrote it.
+    pub text: String,
+    /// What it says.
+    pub document: GatewayDocument,
+}
+
+/// A request that a route takes. The history has the route's name alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The route's name.
+    pub route: String,
+    /// In capitals.
+    pub method: String,
+    /// For the `Host` header.
+    pub host: String,
+    /// Without a query.
+    pub path: String,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.route)
+    }
+}
+
+impl Target {
+    /// Whether sending it twice means the same as once. Source: RFC 9110 section 9.2.2.
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+    }
+}
+
+/// What a token must say to be good for a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// Header.
+    pub kid: String,
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`.
+    pub audience: String,
+    /// All that the route wants.
+    pub scopes: Vec<String>,
+}
+
+/// Tried when a route takes any: the first are what a reader expects, the others are unlikely to be another route's.
+const HOSTS: [&str; 2] = ["api.example", "elsewhere.example"];
+const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"];
+const LAST_SEGMENTS: std::ops::RangeInclusive<u8> = 1..=40;
+
+impl Edition {
+    /// Reads an edition.
+    ///
+    /// - `name`: whose mistakes they are, as a reader finds it.
+    ///
+    /// # Errors
+    /// All its mistakes, as a text.
+    pub fn parse(name: &str, text: &str) -> Result<Self, String> {
+        let text = format!("{}\n", text.trim_end());
+        match config::gateway::parse(&text) {
+            Ok(Checked { value, .. }) => Ok(Self { text, document: value }),
+            Err(mistakes) => Err(render(name, &text, &mistakes)),
+        }
+    }
+
+    /// What should be said about it though it may be used, as a text.
+    pub fn warnings(&self, name: &str) -> String {
+        let warnings = config::gateway::parse(&self.text).map(|checked| checked.warnings).unwrap_or_default();
+        render(name, &self.text, &warnings)
+    }
+
+    /// A quota.
+    pub fn quota(&self, name: &str) -> Option<&Quota> {
+        self.document.quotas.iter().find(|quota| quota.name.as_str() == name)
+    }
+
+    /// What a quota allows a tenant: the tenant's own limit, else its plan's, else the quota's. None: no such quota.
+    pub fn limit(&self, quota: &str, tenant: &str) -> Option<Limit> {
+        let general = self.quota(quota)?;
+        let name: &QuotaName = &general.name;
+        let own = TenantId::parse(tenant).ok().and_then(|id| {
+            let tenants = &self.document.tenants;
+            let tenant = &tenants[tenants.binary_search_by(|it| it.id.cmp(&id)).ok()?];
+            let plan = || {
+                let plans = &self.document.plans;
+                plans.iter().find(|plan| Some(&plan.name) == tenant.plan.as_ref())?.limits.get(name)
+            };
+            tenant.limits.get(name).or_else(plan).copied()
+        });
+        Some(own.unwrap_or(general.limit))
+    }
+
+    /// The route that takes a request: of those whose conditions hold the one with the longest path, then with hosts, then
+    /// with methods, then the first by name.
+    pub fn takes(&self, target: &Target) -> Option<&Route> {
+        let fits = |route: &&Route| {
+            let it = &route.matches;
+            let below = it.path == "/"
+                || target
+                    .path
+                    .strip_prefix(&it.path)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            below
+                && (it.methods.is_empty() || it.methods.contains(&target.method))
+                && (it.hosts.is_empty() || it.hosts.contains(&target.host))
+        };
+        self.document.routes.iter().filter(fits).max_by_key(|route| {
+            let it = &route.matches;
+            (it.path.len(), !it.hosts.is_empty(), !it.methods.is_empty(), Reverse(&route.name))
+        })
+    }
+
+    /// A request that the route of this name takes, of `method` or the first that it takes. None: there is no such route.
+    ///
+    /// # Errors
+    /// What would be right, if no request with that method can reach the route.
+    pub fn target(&self, route: &str, method: Option<&str>) -> Option<Result<Target, Wanted>> {
+        let held = self.document.routes.iter().find(|held| held.name.as_str() == route)?;
+        let it = &held.matches;
+        let (hosts, methods) = (strs(&it.hosts, &HOSTS), strs(&it.methods, &METHODS));
+        let methods = method.map_or(methods.clone(), |method| vec![method]);
+        let base = it.path.trim_end_matches('/');
+        let all = methods.iter().flat_map(|method| {
+            let below = hosts
+                .iter()
+                .flat_map(move |host| LAST_SEGMENTS.map(move |last| (host, format!("{base}/{last}"))));
+            below.map(move |(host, path)| Target {
+                route: route.to_owned(),
+                method: (*method).to_owned(),
+                host: (*host).to_owned(),
+                path,
+            })
+        });
+        let found =
+            all.into_iter().find(|target| self.takes(target).is_some_and(|taken| taken.name == held.name));
+        Some(found.ok_or_else(|| {
+            let others = if it.methods.is_empty() {
+                "one that no other route takes".to_owned()
+            } else {
+                it.methods.join(", ")
+            };
+            Wanted { wanted: format!("a method of route {route}: {others}"), help: None }
+        }))
+    }
+
+    /// What a token must say to be good for a route; for a public one, to be good elsewhere. None: there are no issuers.
+    pub fn pass(&self, route: &Route) -> Option<Pass> {
+        let (name, scopes) = match &route.access {
+            Access::Token { issuers, scopes, .. } => (issuers.first(), scopes.clone()),
+            Access::Public => (None, Vec::new()),
+        };
+        let issuers = &self.document.issuers;
+        let issuer =
+            name.map_or(issuers.first(), |name| issuers.iter().find(|issuer| issuer.name == *name))?;
+        Some(Pass {
+            kid: issuer.name.to_string(),
+            issuer: issuer.issuer.clone(),
+            audience: issuer.audiences.first()?.clone(),
+            scopes,
+        })
+    }
+
+    /// The document as the cluster gets it, in its canonical form.
+    ///
+    /// - `upstreams`: the names of all editions' upstreams, in the order of their hosts.
+    pub fn adopted(&self, upstreams: &[String]) -> String {
+        let mut document = self.document.clone();
+        for upstream in &mut document.upstreams {
+            let index = upstreams.iter().position(|name| name == upstream.name.as_str());
+            let host = upstream_host(index.expect("every edition's upstreams are among them"));
+            for (number, endpoint) in (0..).zip(&mut upstream.endpoints) {
+                *endpoint = Endpoint { host: format!("127.0.0.{host}"), port: UPSTREAM_PORT + number };
+            }
+        }
+        for issuer in &mut document.issuers {
+            let source = SecretSource::File(SECRET_FILE.to_owned());
+            let material = KeyMaterial::Secret { source, fingerprint: None };
+            let kid = Some(issuer.name.to_string());
+            *issuer = Issuer {
+                audiences: issuer.audiences.clone(),
+                keys: vec![Key { kid, algorithm: Algorithm::HS256, material }],
+                ..Issuer::of(issuer.name.clone(), issuer.issuer.clone())
+            };
+        }
+        document.to_canonical_json()
+    }
+}
+
+fn strs<'a>(given: &'a [String], others: &[&'a str]) -> Vec<&'a str> {
+    if given.is_empty() { others.to_vec() } else { given.iter().map(String::as_str).collect() }
+}
+
+/// The host of the upstream with this place among all.
+pub fn upstream_host(index: usize) -> HostNumber {
+    FIRST_UPSTREAM + HostNumber::try_from(index).expect("as many upstreams as there are hosts for them")
+}
+
+/// The names of all editions' upstreams, sorted.
+pub fn upstreams(editions: &[Edition]) -> Vec<String> {
+    let names = editions.iter().flat_map(|edition| &edition.document.upstreams);
+    names.map(|upstream| upstream.name.to_string()).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The first edition that has a route of this name, and the route.
+pub fn first_with<'e>(editions: &'e [Edition], route: &str) -> Option<(&'e Edition, &'e Route)> {
+    editions.iter().find_map(|edition| {
+        let found = edition.document.routes.iter().find(|held| held.name.as_str() == route)?;
+        Some((edition, found))
+    })
+}
+
+/// That a route's name is known: a parser for plans.
+///
+/// # Errors
+/// The names that are.
+pub fn known_route(editions: &[Edition], name: &str) -> Result<String, Wanted> {
+    if first_with(editions, name).is_some() {
+        return Ok(name.to_owned());
+    }
+    let routes = editions.iter().flat_map(|edition| &edition.document.routes);
+    let names: BTreeSet<&str> = routes.map(|route| route.name.as_str()).collect();
+    let few: Vec<&str> = names.iter().copied().take(12).collect();
+    Err(Wanted {
+        wanted: format!(
+            "the name of a route: {}{}",
+            few.join(", "),
+            if names.len() > few.len() { ", …" } else { "" }
+        ),
+        help: nearest(name, names.iter().copied()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+upstreams:
+  db: {endpoints: ["http://10.0.0.1:80", "http://10.0.0.2:80"]}
+  web: {endpoints: ["http://web.internal:8080"]}
+issuers:
+  main:
+    issuer: https://id.example
+    audiences: [api]
+    tenant_claim: org
+    lifetime_max: 10m
+    keys: [{kid: k1, algorithm: RS256, public_key: {file: main.pem}}]
+quotas:
+  per-tenant: {key: tenant, limit: 10/s}
+plans:
+  gold: {limits: {per-tenant: 100/s}}
+tenants:
+  acme: {plan: gold}
+  globex: {plan: gold, limits: {per-tenant: 5/s}}
+routes:
+  - {name: all, match: {path: /}, upstream: web, access: public}
+  - {name: one, match: {path: /1}, upstream: web, access: public}
+  - {name: orders, match: {path: /orders}, upstream: db, access: {issuers: [main], scopes: [a, b]}, quotas: [per-tenant]}
+  - {name: get-orders, match: {path: /orders, methods: [GET]}, upstream: web, access: {issuers: [main]}}
+  - {name: other-host, match: {path: /, hosts: [b.example]}, upstream: db, access: public}
+"#;
+
+    fn edition() -> Edition {
+        Edition::parse("text", TEXT).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    #[test]
+    fn every_route_has_a_request_that_reaches_it() {
+        let edition = edition();
+        let target = |route: &str, method| edition.target(route, method).expect("there is one");
+        for route in ["all", "one", "orders", "get-orders", "other-host"] {
+            let found = target(route, None).unwrap_or_else(|wanted| panic!("{wanted:?}"));
+            assert_eq!(edition.takes(&found).map(|taken| taken.name.as_str()), Some(route));
+        }
+        assert_eq!(target("all", None).map(|it| it.path), Ok("/2".to_owned()), "/1 is another route's");
+        assert_eq!(
+            target("orders", None).map(|it| it.method),
+            Ok("POST".to_owned()),
+            "GET is another route's"
+        );
+        assert!(target("orders", Some("GET")).is_err());
+        assert!(target("get-orders", Some("POST")).is_err_and(|it| it.wanted.ends_with(": GET")));
+        assert_eq!(edition.target("ordes", None), None);
+        let editions = [edition.clone()];
+        assert_eq!(
+            known_route(&editions, "ordes").unwrap_err().help,
+            Some("did you mean `orders`?".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_tenants_own_limit_stands_over_its_plans_and_that_over_the_quotas() {
+        let limit = |tenant| edition().limit("per-tenant", tenant).map(|limit| limit.to_string());
+        assert_eq!(limit("acme").as_deref(), Some("100/s"));
+        assert_eq!(limit("globex").as_deref(), Some("5/s"));
+        assert_eq!(limit("guest").as_deref(), Some("10/s"));
+        assert_eq!(edition().limit("hourly", "acme"), None);
+    }
+
+    #[test]
+    fn an_adopted_document_is_sound_and_needs_nothing_from_outside() {
+        let edition = edition();
+        let names = upstreams(std::slice::from_ref(&edition));
+        assert_eq!(names, ["db", "web"]);
+        let adopted = GatewayDocument::from_canonical_json(&edition.adopted(&names));
+        let adopted = adopted.unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+        let endpoints: Vec<String> = adopted
+            .upstreams
+            .iter()
+            .flat_map(|it| &it.endpoints)
+            .map(|it| format!("{}:{}", it.host, it.port))
+            .collect();
+        assert_eq!(endpoints, ["127.0.0.21:8000", "127.0.0.21:8001", "127.0.0.22:8000"]);
+        let issuer = &adopted.issuers[0];
+        assert_eq!((issuer.issuer.as_str(), issuer.tenant_claim.as_str()), ("https://id.example", "tenant"));
+        assert_eq!((issuer.lifetime_max, issuer.keys[0].algorithm), (None, Algorithm::HS256));
+        assert_eq!(adopted.routes, edition.document.routes);
+        let pass = edition.pass(&edition.document.routes[2]).expect("there is an issuer");
+        assert_eq!((pass.kid.as_str(), pass.audience.as_str()), ("main", "api"));
+        assert_eq!(pass.scopes, ["a", "b"]);
+    }
+}
