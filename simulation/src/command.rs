@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -49,6 +50,9 @@ enum Command {
         /// Do not fail when a kind of event never happened: for a few seeds, or a few kinds.
         #[arg(long)]
         any_coverage: bool,
+        /// Where the plan that fails is written, made smaller; with it a page that shows it.
+        #[arg(long, default_value = "shrunk.yaml", value_name = "FILE")]
+        shrink_to: PathBuf,
     },
     /// Run a plan again: as `run --weather`.
     Replay {
@@ -65,7 +69,7 @@ enum Command {
         #[arg(long, default_value = "shrunk.yaml")]
         to: PathBuf,
         /// Runs at most.
-        #[arg(long, default_value_t = 200)]
+        #[arg(long, default_value_t = SHRINK_RUNS)]
         runs: u32,
     },
     /// Run seeds twice each, in two processes, and compare their histories.
@@ -218,22 +222,23 @@ impl Cli {
                 run(&plan, out)
             }
             Command::Replay { plan, out } => run(&Plan::read(&plan)?, out),
-            Command::Sweep { seeds, jobs, draw, any_coverage } => {
-                let drawing = draw.load()?;
+            Command::Sweep { seeds, jobs, draw, any_coverage, shrink_to } => {
+                let drawing = Arc::new(draw.load()?);
                 // Whatever is wrong with a file is wrong with it for every seed.
                 let first = drawing.plan(Some(seeds.start))?;
                 for (quota, why) in exact::unjudged(&first) {
                     println!("not judged: quota {quota}, because {why}");
                 }
                 let itself = std::env::current_exe().map_err(io)?;
-                let plan = Box::new(move |seed| drawing.plan(Some(seed)));
+                let drawn = drawing.clone();
+                let plan = Box::new(move |seed| drawn.plan(Some(seed)));
                 let sweep = Sweep { seeds, jobs, program: itself, plan };
                 let swept = sweep.run().map_err(io)?;
                 println!("{}{}", swept.table(), swept.speed());
                 if let Some(report) = &swept.broken {
                     tell(report);
                     println!("run it again: {} run --seed {}{}", program(), report.seed, draw.flags());
-                    return Ok(ExitCode::FAILURE);
+                    return smaller(&drawing.plan(Some(report.seed))?, &shrink_to, SHRINK_RUNS);
                 }
                 let missing = if any_coverage { Vec::new() } else { swept.missing(EXPECTED) };
                 if missing.is_empty() {
@@ -247,6 +252,17 @@ impl Cli {
             Command::Mutants(options) => mutants::run(&options),
         }
     }
+}
+
+/// Runs that make a plan smaller, at most.
+const SHRINK_RUNS: u32 = 200;
+
+/// What the sources at hand are, for a report that is read later.
+fn sources() -> String {
+    let git = std::process::Command::new("git").args(["describe", "--always", "--dirty"]).output();
+    let commit = git.ok().filter(|it| it.status.success());
+    let commit = commit.map(|it| format!(", commit {}", String::from_utf8_lossy(&it.stdout).trim()));
+    format!("version {}{}", env!("CARGO_PKG_VERSION"), commit.unwrap_or_default())
 }
 
 /// How a user starts this.
@@ -265,7 +281,7 @@ fn tell(report: &Report) -> ExitCode {
     );
     let Some(broken) = broken else { return ExitCode::SUCCESS };
     println!("BROKEN at {} ms: {}: {}", broken.at_ms, broken.promise, broken.how);
-    println!("version {}; what happened before:", env!("CARGO_PKG_VERSION"));
+    println!("{}; what happened before:", sources());
     for line in &broken.last {
         println!("  {line}");
     }
@@ -277,13 +293,17 @@ fn smaller(plan: &Plan, to: &Path, runs: u32) -> Result<ExitCode, String> {
         println!("the plan breaks no promise: there is nothing to shrink");
         return Ok(ExitCode::SUCCESS);
     };
-    std::fs::write(to, shrunk.plan.text()).map_err(|error| format!("{}: {error}", to.display()))?;
+    let wrong = |error: std::io::Error| format!("{}: {error}", to.display());
+    std::fs::write(to, shrunk.plan.text()).map_err(wrong)?;
+    let page = to.with_extension("html");
+    child::run(&shrunk.plan, &Files { report: Some(page.clone()), ..Files::default() }).map_err(wrong)?;
     println!(
-        "from {} troubles to {} in {} runs: {}",
+        "from {} troubles to {} in {} runs: {}; as a picture: {}",
         plan.weather.len(),
         shrunk.plan.weather.len(),
         shrunk.runs,
-        to.display()
+        to.display(),
+        page.display()
     );
     tell(&shrunk.report);
     println!("run it again: {} replay {}", program(), to.display());

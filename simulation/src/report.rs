@@ -62,7 +62,7 @@ impl Answer {
 
     fn of(fate: &Fate) -> Self {
         match fate {
-            Fate::Answered { status: 200..400, .. } => Self::Served,
+            Fate::Answered { status: 200..=399, .. } => Self::Served,
             Fate::Answered { status: 429, .. } => Self::OverQuota,
             Fate::Answered { status: 401 | 403, .. } => Self::Unauthorized,
             Fate::Answered { .. } => Self::Failed,

@@ -2,7 +2,7 @@
 //!
 //! A node may end because its disk failed or it was told to. A panic, an actor that fails too often, or an invariant of
 //! the replicated state that does not hold is a fault. Source: decisions 20 and 24; quota.md 7 (I1, I2, I8, I12 are
-//! checked by each node after each entry).
+//! checked by each node after each entry, or after each sixteenth where there are many buckets).
 
 use super::{Promise, Verdict};
 use crate::clock::TrueNs;
