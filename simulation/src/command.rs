@@ -24,7 +24,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run one seed, or a gateway document and weather of your own; or show the plan.
+    /// Run one seed, or a gateway document and weather of your own; or show the plan. `--help` has the words of weather.
+    #[command(after_long_help = weather::manual())]
     Run {
         /// Decides all that no file says; without it the file's, else 0.
         #[arg(long)]

@@ -4,7 +4,7 @@ mod draw;
 mod sentence;
 
 pub use draw::{NAMES, draw};
-pub use sentence::node;
+pub use sentence::{manual, node};
 
 /// Whom a trouble befalls, decided when it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,6 +48,26 @@ fn usage(name: &str) -> &'static str {
     }
 }
 
+/// A sentence of this kind, with words in capitals for what differs.
+fn pattern(name: &str) -> String {
+    let lasts = if MOMENTARY.contains(&name) { "" } else { "for TIME" };
+    let parts = ["at TIME", name, usage(name), lasts].into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join(" ")
+}
+
+/// All sentences, a line each, and what their words in capitals mean.
+pub fn manual() -> String {
+    let lines: Vec<String> = NAMES.iter().map(|name| format!("  {}", pattern(name))).collect();
+    format!("Weather, in a plan:\n{}\n{}", lines.join("\n"), meanings())
+}
+
+fn meanings() -> String {
+    format!(
+        "WHOM is leader, holder (who admitted last), follower or node-1 to node-{NODES_MAX}, as NODE is; TIME is {}",
+        moment::RULE
+    )
+}
+
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "at {} {}", moment::show(self.at_ms), self.kind.name())?;
@@ -133,18 +153,7 @@ impl FromStr for Trouble {
             let for_ms = if kind.is_momentary() { 0 } else { words.after("for", Words::time)? };
             words.0.is_empty().then_some(Self { at_ms, for_ms, kind })
         };
-        read().ok_or_else(|| {
-            let lasts = if MOMENTARY.contains(&name) { "" } else { "for TIME" };
-            let sentence = ["at TIME", name, usage(name), lasts].into_iter().filter(|part| !part.is_empty());
-            Wanted {
-                wanted: format!("`{}`", sentence.collect::<Vec<_>>().join(" ")),
-                help: Some(format!(
-                    "WHOM is leader, holder (who admitted last), follower or node-1 to node-{NODES_MAX}, as NODE is; \
-                     TIME is {}",
-                    moment::RULE
-                )),
-            }
-        })
+        read().ok_or_else(|| Wanted { wanted: format!("`{}`", pattern(name)), help: Some(meanings()) })
     }
 }
 
