@@ -158,6 +158,9 @@ impl Scene {
             method: "GET".to_owned(),
             token: Token::Good,
         };
+        if chance.one_in(2) {
+            (limits[1], callers[1]) = sprinter(&mut chance);
+        }
         for (number, caller) in callers.iter_mut().enumerate() {
             caller.tenant = Caller::tenant(number);
         }
@@ -231,6 +234,22 @@ fn caller(nodes: u8, chance: &mut Chance) -> (Vec<String>, Caller) {
         ]),
     };
     (limits, caller)
+}
+
+/// Empties its bucket through all nodes at once, and lets it fill up in between: whatever is spent besides is too much.
+fn sprinter(chance: &mut Chance) -> (Vec<String>, Caller) {
+    let burst = *chance.pick(&[4, 10, 20]);
+    let caller = Caller {
+        route: "reports".to_owned(),
+        tenant: String::new(),
+        client: None,
+        rate: every(*chance.pick(&[20, 40])),
+        at_once: 2 * burst,
+        spread: Spread::Turns,
+        method: "GET".to_owned(),
+        token: Token::Good,
+    };
+    (vec![format!("{{rate: 60/s, burst: {burst}}}")], caller)
 }
 
 /// Small ones mostly: they are spent, called back, and fought for.
