@@ -158,7 +158,8 @@ mod tests {
     #[test]
     fn a_node_that_holds_more_than_was_asked_for_is_found() {
         let fits = |held: &mut Held| {
-            *held = Held { host: 1, cells: 3, waiting: 1, buckets: 3, sessions: 1, log_entries: 125 };
+            *held =
+                Held { host: 1, cells: 3, waiting: 1, buckets: 3, sessions: 1, log_entries: 125, ..*held };
         };
         assert_eq!(judge(fits), Ok(()));
         assert!(judge(|held| held.cells = 4).is_err());
