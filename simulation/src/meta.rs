@@ -16,8 +16,12 @@ pub fn differs(plan: &Plan, folder: &Path) -> std::io::Result<Option<String>> {
     let file = |name: &str| Some(folder.join(format!("{}-{name}", plan.seed)));
     let logged = Files { trace: file("logged.history"), log: file("log"), report: None };
     let silent = Files { trace: file("silent.history"), log: None, report: None };
-    let one = child::run(plan, &logged)?;
-    let other = child::run(plan, &silent)?;
+    let (one, other) = std::thread::scope(|scope| {
+        let one = scope.spawn(|| child::run(plan, &logged));
+        let other = child::run(plan, &silent);
+        (one.join().expect("a run that fails is an error, and no panic"), other)
+    });
+    let (one, other) = (one?, other?);
     let same = one == other;
     let difference = if same { None } else { Some(first_difference(&logged, &silent)?) };
     for path in [logged.trace, logged.log, silent.trace].into_iter().flatten().filter(|_| same) {
