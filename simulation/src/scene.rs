@@ -158,11 +158,13 @@ impl Scene {
             method: "GET".to_owned(),
             token: Token::Good,
         };
-        if chance.one_in(2) {
-            (limits[1], callers[1]) = sprinter(&mut chance);
-        }
         for (number, caller) in callers.iter_mut().enumerate() {
             caller.tenant = Caller::tenant(number);
+        }
+        if chance.one_in(2) {
+            let burst = *chance.pick(&[4, 10, 20]);
+            limits[1] = vec![format!("{{rate: 60/s, burst: {burst}}}")];
+            [callers[1], callers[2]] = stroller_and_sprinter(burst);
         }
         let gateway = (0..EDITIONS).map(|edition| document(edition, &limits)).collect();
         Self { nodes, delay_ms, sync_ms, snapshot_after, gateway, callers }
@@ -217,7 +219,7 @@ fn caller(nodes: u8, chance: &mut Chance) -> (Vec<String>, Caller) {
     let caller = Caller {
         tenant: String::new(),
         client: None,
-        rate: every(*chance.pick(&[25, 40, 80, 160, 320])),
+        rate: every(*chance.pick(&[40, 80, 160, 320])),
         at_once: *chance.pick(&[1, 1, 1, 6, 20, 40]),
         spread,
         route: (*chance.pick(&["orders", "orders", "reports", "reports", "open"])).to_owned(),
@@ -236,20 +238,22 @@ fn caller(nodes: u8, chance: &mut Chance) -> (Vec<String>, Caller) {
     (limits, caller)
 }
 
-/// Empties its bucket through all nodes at once, and lets it fill up in between: whatever is spent besides is too much.
-fn sprinter(chance: &mut Chance) -> (Vec<String>, Caller) {
-    let burst = *chance.pick(&[4, 10, 20]);
-    let caller = Caller {
+/// Two callers of one tenant: because of the one there are always tokens at every node, and the other empties the bucket
+/// through all nodes at once, and lets it fill up in between. Whatever is spent besides is too much.
+fn stroller_and_sprinter(burst: u64) -> [Caller; 2] {
+    let stroller = Caller {
         route: "reports".to_owned(),
-        tenant: String::new(),
+        tenant: Caller::tenant(1),
         client: None,
-        rate: every(*chance.pick(&[20, 40])),
-        at_once: 2 * burst,
+        rate: every(50),
+        at_once: 1,
         spread: Spread::Turns,
         method: "GET".to_owned(),
         token: Token::Good,
     };
-    (vec![format!("{{rate: 60/s, burst: {burst}}}")], caller)
+    let at_once = 2 * burst;
+    let sprinter = Caller { rate: every(2_000 / at_once), at_once, ..stroller.clone() };
+    [stroller, sprinter]
 }
 
 /// Small ones mostly: they are spent, called back, and fought for.
