@@ -161,12 +161,10 @@ impl Scene {
         for (number, caller) in callers.iter_mut().enumerate() {
             caller.tenant = Caller::tenant(number);
         }
-        if chance.one_in(2) {
-            let burst = *chance.pick(&[4, 10, 20]);
-            limits[1] = vec![format!("{{rate: 60/s, burst: {burst}}}")];
-            [callers[1], callers[2]] = stroller_and_sprinter(burst);
-        }
-        let gateway = (0..EDITIONS).map(|edition| document(edition, &limits)).collect();
+        let (rate, burst) = (*chance.pick(&[5, 10]), *chance.pick(&[10, 20]));
+        [callers[1], callers[2]] = stroller_and_sprinter(burst);
+        let lobby = format!("{{rate: {rate}/s, burst: {burst}}}");
+        let gateway = (0..EDITIONS).map(|edition| document(edition, &limits, &lobby)).collect();
         Self { nodes, delay_ms, sync_ms, snapshot_after, gateway, callers }
     }
 
@@ -178,7 +176,7 @@ impl Scene {
 
 /// An edition, counted from 0, in which the tenant of caller i has its limit of `limits[i]`: one for each edition, the
 /// last of which stays.
-fn document(edition: usize, limits: &[Vec<String>]) -> Edition {
+fn document(edition: usize, limits: &[Vec<String>], lobby: &str) -> Edition {
     let mut tenants = String::new();
     for (number, limits) in limits.iter().enumerate() {
         let limit = limits.get(edition).or(limits.last()).expect("a caller has a limit");
@@ -196,11 +194,13 @@ quotas:
   per-tenant: {{key: tenant, limit: {{rate: 50/s, burst: 50}}}}
   per-client: {{key: client, limit: {{rate: 60/s, burst: 120}}}}
   per-address: {{key: address, limit: {{rate: 20/s, burst: 40}}}}
+  lobby: {{key: route, limit: {lobby}}}
 tenants:
 {tenants}routes:
   - {{name: orders, match: {{path: /orders}}, upstream: first, access: {{issuers: [dev], scopes: []}}, quotas: [per-tenant, per-client]}}
   - {{name: reports, match: {{path: /reports}}, upstream: second, access: {{issuers: [dev], scopes: []}}, quotas: [per-tenant]}}
   - {{name: open, match: {{path: /open}}, upstream: first, access: public, quotas: [per-address]}}
+  - {{name: lobby, match: {{path: /lobby}}, upstream: second, access: public, quotas: [lobby]}}
 "
     );
     Edition::parse("drawn document", &text).unwrap_or_else(|mistakes| panic!("{mistakes}"))
@@ -238,21 +238,23 @@ fn caller(nodes: u8, chance: &mut Chance) -> (Vec<String>, Caller) {
     (limits, caller)
 }
 
-/// Two callers of one tenant: because of the one there are always tokens at every node, and the other empties the bucket
-/// through all nodes at once, and lets it fill up in between. Whatever is spent besides is too much.
+/// Two callers of one bucket: because of the one there are always tokens at every node, and the other empties the bucket
+/// through all nodes at once, and lets it fill up in between. Whatever is spent besides, before it has filled up again, is
+/// too much: so it fills up slowly. They ask in public, for a node that cannot trust its view of the configuration any
+/// more turns everybody else away, sooner than leases end.
 fn stroller_and_sprinter(burst: u64) -> [Caller; 2] {
     let stroller = Caller {
-        route: "reports".to_owned(),
+        route: "lobby".to_owned(),
         tenant: Caller::tenant(1),
         client: None,
-        rate: every(50),
+        rate: every(250),
         at_once: 1,
         spread: Spread::Turns,
         method: "GET".to_owned(),
-        token: Token::Good,
+        token: Token::None,
     };
     let at_once = 2 * burst;
-    let sprinter = Caller { rate: every(2_000 / at_once), at_once, ..stroller.clone() };
+    let sprinter = Caller { rate: every(3_000 / at_once), at_once, ..stroller.clone() };
     [stroller, sprinter]
 }
 

@@ -24,6 +24,8 @@ const LOOK_WITHIN: Duration = Duration::from_secs(2);
 const CHANGE_TRIES: usize = 4;
 /// More members than this listen and do not vote.
 const VOTERS_MAX: usize = 5;
+/// What was sent before a link opened again arrives within this time.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 /// Between two looks at a node.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -71,28 +73,45 @@ pub async fn operate(operator: Operator) -> Ended {
         tokio::spawn(operator.clone().look(node));
     }
     tokio::spawn(operator.clone().watch_convergence());
-    let mut edition = 0;
-    loop {
-        let order = operator.orders.lock().expect("no panic happens while orders are locked").pop_front();
-        match order {
-            Some(Order::Edition) if edition + 1 < operator.scene.gateway.len() => {
-                edition += 1;
-                operator.apply(edition).await;
-            }
-            Some(Order::Leave(node)) => {
-                operator.change("/v1/cluster/leave", format!("{{\"node\": \"node-{node}\"}}")).await;
-            }
-            Some(Order::Replace { old, new }) => {
-                let body = format!("{{\"old\": \"node-{old}\", \"new\": \"node-{new}\"}}");
-                operator.change("/v1/cluster/replace", body).await;
-            }
-            Some(Order::Edition) | None => {}
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    // What was not done by the end of all troubles is not begun any more; what is half done, the cluster ends by itself.
+    tokio::select! {
+        biased;
+        () = operator.is_calm() => {}
+        () = operator.work() => {}
     }
+    std::future::pending().await
 }
 
 impl Operator {
+    async fn is_calm(&self) {
+        while !self.calm.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Carries out orders, one after the other.
+    async fn work(&self) {
+        let mut edition = 0;
+        loop {
+            let order = self.orders.lock().expect("no panic happens while orders are locked").pop_front();
+            match order {
+                Some(Order::Edition) if edition + 1 < self.scene.gateway.len() => {
+                    edition += 1;
+                    self.apply(edition).await;
+                }
+                Some(Order::Leave(node)) => {
+                    self.change("/v1/cluster/leave", format!("{{\"node\": \"node-{node}\"}}")).await;
+                }
+                Some(Order::Replace { old, new }) => {
+                    let body = format!("{{\"old\": \"node-{old}\", \"new\": \"node-{new}\"}}");
+                    self.change("/v1/cluster/replace", body).await;
+                }
+                Some(Order::Edition) | None => {}
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Has something changed.
     async fn order(&self, node: HostNumber, path: &str, body: &str) -> Result<(u16, String), String> {
         ask_admin(&self.network, OPERATOR, node, Method::POST, path, body, CHANGE_WITHIN).await
@@ -190,9 +209,9 @@ impl Operator {
     }
 
     async fn watch_convergence(self) {
-        while !self.calm.load(Ordering::Relaxed) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.is_calm().await;
+        // An order that was on its way may still arrive.
+        tokio::time::sleep(ON_ITS_WAY).await;
         loop {
             let mut all = Vec::new();
             let nodes = self.nodes.all();
@@ -200,7 +219,7 @@ impl Operator {
                 let ready =
                     self.json(*node, "/readyz").await.is_some_and(|readiness| readiness["status"] == "ready");
                 let status = self.json(*node, "/v1/status").await.unwrap_or_default();
-                if ready && self.is_whole(&status) {
+                if ready && self.is_whole(&status) && status["membership"]["operation"].is_null() {
                     all.push((status["serving_revision"].as_u64(), status["applied_index"].as_u64()));
                 }
             }

@@ -92,8 +92,8 @@ fn lasts(kind: &Kind, chance: &mut Chance) -> u64 {
         kind if kind.is_momentary() => 0,
         Kind::RollingRestart => chance.within(6_000..=12_000),
         Kind::CrashLoop { .. } => chance.within(1_000..=8_000),
-        // Somewhat longer than a lease, and shorter than a view.
-        Kind::Pause { .. } if chance.one_in(2) => chance.within(2_600..=4_800),
+        // Somewhat longer than the ledger counts a lease.
+        Kind::Pause { .. } if chance.one_in(2) => chance.within(6_300..=9_000),
         // Now and then longer than leases, views and elections.
         _ if chance.one_in(4) => chance.within(4_000..=11_000),
         _ => chance.within(100..=4_000),
