@@ -159,12 +159,12 @@ mod tests {
     fn a_node_that_holds_more_than_was_asked_for_is_found() {
         let fits = |held: &mut Held| {
             *held =
-                Held { host: 1, cells: 3, waiting: 1, buckets: 3, sessions: 1, log_entries: 125, ..*held };
+                Held { host: 1, cells: 4, waiting: 1, buckets: 4, sessions: 1, log_entries: 125, ..*held };
         };
         assert_eq!(judge(fits), Ok(()));
-        assert!(judge(|held| held.cells = 4).is_err());
+        assert!(judge(|held| held.cells = 5).is_err());
         assert!(judge(|held| held.waiting = 2).is_err());
-        assert!(judge(|held| held.buckets = 4).is_err());
+        assert!(judge(|held| held.buckets = 5).is_err());
         assert!(judge(|held| held.sessions = 2).is_err());
         assert!(judge(|held| held.log_entries = 126 + WHILE_WRITING).is_err());
     }
