@@ -10,6 +10,7 @@
 //! world     the node's one door, onto these                   shim      the C library's clocks and entropy
 //! people    callers, upstreams, operator                      witness   hears all; the history
 //! promise   what must hold                                    run       a plan, its history and its verdict
+//! report    a run on one page                                 moment    times, as plans have them
 //! sweep, shrink, meta, child: many plans, smaller plans, the same plan twice, each run in a process of its own
 //! mutants   known mistakes, planted to see which promise notices
 //! ```
@@ -29,7 +30,8 @@
 //!   process.
 //! * Cryptography (aws-lc) has entropy of its own in C, part of it from the processor's jitter. Nothing that can be
 //!   seen depends on it: clusters here speak plaintext, and tokens are signed with HMAC, which takes no chance.
-//! * What is logged: the history is made of events, and does not know whether a log is written.
+//! * What is logged: the history is made of events, and does not know whether a log is written. Both are heard through one
+//!   filter: with a filter each, an event for the log alone took the next one from the history.
 //!
 //! # What is not simulated
 //! Time passes in steps of a millisecond. All timers of a process, hyper's and ractor's too, follow its machine's clock;
