@@ -1,9 +1,15 @@
 //! Runs plans in processes of their own: task ids and actor ids are counted per process, and decide what comes first.
+//!
+//! Such a process is this same program, whichever links this crate, the command line's or a test's: [`BEFORE_MAIN`] runs
+//! before its `main`, and where the environment says so, that is all that runs.
+#![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::plan::Plan;
@@ -23,13 +29,11 @@ pub fn run(plan: &Plan, files: &Files) -> io::Result<Report> {
 /// # Errors
 /// As [`run`].
 pub fn run_by(program: &Path, plan: &Plan, files: &Files) -> io::Result<Report> {
+    // Or a linker might leave it out.
+    std::hint::black_box(&BEFORE_MAIN);
     let mut child = Command::new(program);
-    child.arg("child").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for (flag, file) in [("--trace", &files.trace), ("--log", &files.log), ("--report", &files.report)] {
-        if let Some(file) = file {
-            child.arg(flag).arg(file);
-        }
-    }
+    child.env(IS_CHILD, serde_json::to_string(files).map_err(io::Error::other)?);
+    child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = child.spawn()?;
     let mut stdin = child.stdin.take().expect("it was piped");
     // A process that died without reading its plan says why on its standard error.
@@ -40,6 +44,30 @@ pub fn run_by(program: &Path, plan: &Plan, files: &Files) -> io::Result<Report> 
         Ok(report) => Ok(report),
         Err(_) => Ok(died(plan, &String::from_utf8_lossy(&output.stderr), &output.status.to_string())),
     }
+}
+
+/// Runs plans, several at once; their reports in the same order.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_all<'p>(plans: impl Iterator<Item = &'p Plan>, jobs: usize, files: &Files) -> io::Result<Vec<Report>> {
+    let plans: Vec<&Plan> = plans.collect();
+    let next = AtomicUsize::new(0);
+    let reports = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        let work = || -> io::Result<()> {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(plan) = plans.get(number) else { return Ok(()) };
+                let report = run(plan, files)?;
+                reports.lock().expect("no panic happens while reports are locked").insert(number, report);
+            }
+        };
+        let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
+    })?;
+    let reports = reports.into_inner().expect("no panic happened while reports were locked");
+    Ok(reports.into_values().collect())
 }
 
 /// Ends the process when simulated time stands still: somewhere a node goes round without waiting for anything.
@@ -72,6 +100,7 @@ fn died(plan: &Plan, said: &str, status: &str) -> Report {
         lines: 0,
         simulated_ms: 0,
         counts: Counts::new(),
+        expected: Vec::new(),
         broken: Some(Broken {
             promise: "runs".to_owned(),
             how: format!("the process ended: {status}"),
@@ -81,12 +110,27 @@ fn died(plan: &Plan, said: &str, status: &str) -> Report {
     }
 }
 
+/// Tells a process that it is to run one plan, and where it writes, as JSON.
+const IS_CHILD: &str = "QUORUMGATE_SIMULATION_RUN";
+
+/// The loader calls what stands in this section before `main`.
+#[used]
+// SAFETY: the section holds pointers to functions of the C calling convention; this is one.
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = before_main;
+
+extern "C" fn before_main() {
+    let Ok(files) = std::env::var(IS_CHILD) else { return };
+    let ran = serde_json::from_str(&files).map_err(|error| error.to_string()).and_then(be_one);
+    if let Err(error) = &ran {
+        eprintln!("quorumgate-simulation: {error}");
+    }
+    std::process::exit(i32::from(ran.is_err()));
+}
+
 /// Does the child's part: reads a plan, runs it, writes the report.
-///
-/// # Errors
-/// If the plan cannot be read or the report not be written.
 #[expect(clippy::disallowed_methods, reason = "the simulation is what runs on this thread, not a node")]
-pub fn be_one(files: Files) -> Result<(), String> {
+fn be_one(files: Files) -> Result<(), String> {
     let text = io::read_to_string(io::stdin()).map_err(|error| error.to_string())?;
     let plan = Plan::parse(&text)?;
     std::thread::spawn(watch);

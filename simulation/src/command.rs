@@ -7,19 +7,38 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::edition::Edition;
-use crate::plan::{Flags, Plan};
+use crate::plan::Plan;
 use crate::promise::exact;
+use crate::promise::expected::Outcome;
 use crate::run::{Files, Report};
-use crate::sweep::{EXPECTED, Sweep};
-use crate::{child, meta, moment, mutants, shrink, weather};
+use crate::simulation::Simulation;
+use crate::sweep::{COVERAGE, Sweep};
+use crate::{child, junit, meta, moment, mutants, shrink, weather};
 
 /// Whole clusters under one seed.
 #[derive(Debug, Parser)]
-#[command(version, about, arg_required_else_help = true)]
-pub struct Cli {
+#[command(version, about, arg_required_else_help = true, after_help = EXIT_CODES)]
+struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit code: 0 every promise was kept and every expectation met; 1 a promise was broken, or, of a sweep, something that
+should have happened never did; 2 the command or a file is wrong; 3 every promise was kept, and an expectation not met";
+const BROKEN: u8 = 1;
+const WRONG: u8 = 2;
+const UNEXPECTED: u8 = 3;
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("quorumgate-simulation: {error}");
+            ExitCode::from(WRONG)
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +53,9 @@ enum Command {
         draw: Draw,
         #[command(flatten)]
         out: Out,
+        /// Write the verdicts as JUnit's XML.
+        #[arg(long, value_name = "FILE")]
+        junit: Option<PathBuf>,
         /// Print the plan instead of running it.
         #[arg(long)]
         plan: bool,
@@ -54,13 +76,23 @@ enum Command {
         /// Where the plan that fails is written, made smaller; with it a page that shows it.
         #[arg(long, default_value = "shrunk.yaml", value_name = "FILE")]
         shrink_to: PathBuf,
+        /// Write the verdicts as JUnit's XML.
+        #[arg(long, value_name = "FILE")]
+        junit: Option<PathBuf>,
     },
-    /// Run a plan again: as `run --weather`.
+    /// Run plans again: as `run --weather`.
     Replay {
         /// As `run --plan` printed it, a shrunk one, or one of your own.
-        plan: PathBuf,
+        #[arg(required = true)]
+        plans: Vec<PathBuf>,
+        /// Processes at once.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
         #[command(flatten)]
         out: Out,
+        /// Write the verdicts as JUnit's XML.
+        #[arg(long, value_name = "FILE")]
+        junit: Option<PathBuf>,
     },
     /// Make a failing plan smaller.
     Shrink {
@@ -83,12 +115,6 @@ enum Command {
     },
     /// Plant known mistakes in the product, one after the other, and see which promise notices. Needs git and cargo.
     Mutants(mutants::Options),
-    /// The part of a run in a process of its own.
-    #[command(hide = true)]
-    Child {
-        #[command(flatten)]
-        out: Out,
-    },
 }
 
 /// What a plan is made of, besides a seed.
@@ -100,6 +126,9 @@ struct Draw {
     /// A plan: weather, traffic, or all of a run. What it leaves out is drawn from the seed.
     #[arg(long, value_name = "FILE")]
     weather: Option<PathBuf>,
+    /// Expectations instead of the plan's: figures that the run must come to.
+    #[arg(long, value_name = "FILE")]
+    expect: Option<PathBuf>,
     /// How many nodes; else the file or the seed decides.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=7))]
     nodes: Option<u8>,
@@ -137,24 +166,22 @@ impl From<Out> for Files {
 }
 
 impl Draw {
-    /// Reads the files.
-    fn load(&self) -> Result<Drawing, String> {
-        let mut gateway = Vec::new();
-        for file in &self.gateway {
-            let name = file.display().to_string();
-            let text = std::fs::read_to_string(file).map_err(|error| format!("{name}: {error}"))?;
-            let edition = Edition::parse(&name, &text)?;
-            eprint!("{}", edition.warnings(&name));
-            gateway.push(edition);
-        }
+    fn simulation(&self) -> Simulation {
         let allowed = |name: &&str| {
             !self.calm
                 && (self.only.is_empty() || self.only.iter().any(|only| only == name))
                 && !self.without.iter().any(|without| without == name)
         };
-        let kinds = weather::NAMES.into_iter().filter(allowed).collect();
-        let flags = Flags { seed: None, nodes: self.nodes, for_ms: self.for_ms, kinds, gateway };
-        Ok(Drawing { flags, file: self.weather.clone() })
+        Simulation {
+            gateway: self.gateway.clone(),
+            weather: self.weather.clone(),
+            expect: self.expect.clone(),
+            seed: None,
+            nodes: self.nodes,
+            for_ms: self.for_ms,
+            kinds: Some(weather::NAMES.into_iter().filter(allowed).collect()),
+            report: None,
+        }
     }
 
     /// The flags that give the same plan again.
@@ -162,36 +189,55 @@ impl Draw {
         let files = |flag: &'static str, files: &[PathBuf]| -> String {
             files.iter().map(|file| format!(" {flag} {}", file.display())).collect()
         };
-        let weather: Vec<PathBuf> = self.weather.iter().cloned().collect();
+        let one = |flag, file: &Option<PathBuf>| files(flag, file.as_slice());
         let nodes = self.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
         let time = self.for_ms.map(|ms| format!(" --for {}", moment::show(ms))).unwrap_or_default();
         let only: String = self.only.iter().map(|kind| format!(" --only {kind}")).collect();
         let without: String = self.without.iter().map(|kind| format!(" --without {kind}")).collect();
         let calm = if self.calm { " --calm" } else { "" };
-        let files = files("--gateway", &self.gateway) + &files("--weather", &weather);
+        let files = files("--gateway", &self.gateway) + &one("--weather", &self.weather) + &one("--expect", &self.expect);
         format!("{files}{nodes}{time}{only}{without}{calm}")
     }
 }
 
-/// All that plans are made of, but a seed.
-struct Drawing {
-    flags: Flags,
-    file: Option<PathBuf>,
+/// Runs plans, each with its name, having said what their runs will say nothing of.
+fn run(plans: &[(String, Plan)], jobs: usize, out: Out, junit: Option<&Path>) -> Result<ExitCode, String> {
+    for (name, plan) in plans {
+        for (quota, why) in exact::unjudged(plan) {
+            println!("{name}: not judged: quota {quota}, because {why}");
+        }
+    }
+    let files = Files::from(out);
+    if plans.len() > 1 && files != Files::default() {
+        return Err(format!("found {} plans, wanted one for --trace, --log and --report", plans.len()));
+    }
+    let reports = child::run_all(plans.iter().map(|(_, plan)| plan), jobs, &files);
+    let reports = reports.map_err(|error| error.to_string())?;
+    for ((name, _), report) in plans.iter().zip(&reports) {
+        if plans.len() > 1 {
+            println!("\n{name}");
+        }
+        tell(report);
+    }
+    if let Some(file) = junit {
+        let named = plans.iter().zip(&reports);
+        junit::write(file, named.map(|((name, _), report)| junit::of_plan(name, report)).collect())?;
+    }
+    if plans.len() > 1 {
+        let kept = reports.iter().filter(|report| report.broken.is_none()).count();
+        println!("\n{kept} of {} plans kept every promise and went as expected", plans.len());
+    }
+    Ok(verdict(&reports))
 }
 
-impl Drawing {
-    fn plan(&self, seed: Option<u64>) -> Result<Plan, String> {
-        let flags = Flags { seed, ..self.flags.clone() };
-        self.file.as_ref().map_or_else(|| Plan::of(&flags), |file| Plan::read_with(file, &flags))
+/// The exit code of runs: of the worst.
+fn verdict(reports: &[Report]) -> ExitCode {
+    let broken = || reports.iter().filter(|report| report.broken.is_some());
+    match broken().next() {
+        None => ExitCode::SUCCESS,
+        Some(_) if broken().all(Report::is_unexpected) => ExitCode::from(UNEXPECTED),
+        Some(_) => ExitCode::from(BROKEN),
     }
-}
-
-/// Runs a plan, having said what the run will say nothing of.
-fn run(plan: &Plan, out: Out) -> Result<ExitCode, String> {
-    for (quota, why) in exact::unjudged(plan) {
-        println!("not judged: quota {quota}, because {why}");
-    }
-    Ok(tell(&child::run(plan, &out.into()).map_err(|error| error.to_string())?))
 }
 
 /// Reads a range of seeds.
@@ -210,21 +256,23 @@ impl Cli {
     ///
     /// # Errors
     /// What went wrong, apart from broken promises, which are the exit code.
-    pub fn run(self) -> Result<ExitCode, String> {
+    fn run(self) -> Result<ExitCode, String> {
         let io = |error: std::io::Error| error.to_string();
         match self.command {
-            Command::Child { out } => child::be_one(out.into()).map(|()| ExitCode::SUCCESS),
-            Command::Run { seed, draw, out, plan: show } => {
-                let plan = draw.load()?.plan(seed)?;
+            Command::Run { seed, draw, out, junit, plan: show } => {
+                let plan = draw.simulation().load()?.plan(seed)?;
                 if show {
                     print!("{}", plan.text());
                     return Ok(ExitCode::SUCCESS);
                 }
-                run(&plan, out)
+                run(&[(format!("seed {}", plan.seed), plan)], 1, out, junit.as_deref())
             }
-            Command::Replay { plan, out } => run(&Plan::read(&plan)?, out),
-            Command::Sweep { seeds, jobs, draw, any_coverage, shrink_to } => {
-                let drawing = Arc::new(draw.load()?);
+            Command::Replay { plans, jobs, out, junit } => {
+                let read = plans.iter().map(|file| Ok((file.display().to_string(), Plan::read(file)?)));
+                run(&all_mistakes(read)?, jobs, out, junit.as_deref())
+            }
+            Command::Sweep { seeds, jobs, draw, any_coverage, shrink_to, junit } => {
+                let drawing = Arc::new(draw.simulation().load()?);
                 // Whatever is wrong with a file is wrong with it for every seed.
                 let first = drawing.plan(Some(seeds.start))?;
                 for (quota, why) in exact::unjudged(&first) {
@@ -236,17 +284,21 @@ impl Cli {
                 let sweep = Sweep { seeds, jobs, program: itself, plan };
                 let swept = sweep.run().map_err(io)?;
                 println!("{}{}", swept.table(), swept.speed());
+                if let Some(file) = junit {
+                    let suite = junit::of_sweep(swept.ran.iter().copied(), swept.broken.as_ref());
+                    junit::write(&file, vec![suite])?;
+                }
                 if let Some(report) = &swept.broken {
                     tell(report);
                     println!("run it again: {} run --seed {}{}", program(), report.seed, draw.flags());
                     return smaller(&drawing.plan(Some(report.seed))?, &shrink_to, SHRINK_RUNS);
                 }
-                let missing = if any_coverage { Vec::new() } else { swept.missing(EXPECTED) };
+                let missing = if any_coverage { Vec::new() } else { swept.missing(COVERAGE) };
                 if missing.is_empty() {
                     return Ok(ExitCode::SUCCESS);
                 }
                 println!("never happened, though it should have: {}", missing.join(", "));
-                Ok(ExitCode::FAILURE)
+                Ok(ExitCode::from(BROKEN))
             }
             Command::Shrink { plan, to, runs } => smaller(&Plan::read(&plan)?, &to, runs),
             Command::Meta { seeds, draw } => twice(seeds, &draw),
@@ -271,8 +323,8 @@ fn program() -> &'static str {
     "cargo run --release -p quorumgate-simulation --"
 }
 
-fn tell(report: &Report) -> ExitCode {
-    let Report { seed, history, lines, simulated_ms, counts, broken } = report;
+fn tell(report: &Report) {
+    let Report { seed, history, lines, simulated_ms, counts, expected, broken } = report;
     let count = |what: &str| counts.get(what).copied().unwrap_or(0);
     println!(
         "seed {seed}: {simulated_ms} simulated ms, {} requests, {} admissions, {} entries, history {history} of {lines} lines",
@@ -280,13 +332,22 @@ fn tell(report: &Report) -> ExitCode {
         count("admissions judged"),
         count("entries applied"),
     );
-    let Some(broken) = broken else { return ExitCode::SUCCESS };
+    for Outcome { expected, found, met } in expected {
+        println!("{}: {expected}: found {found}", if *met { "as expected" } else { "NOT AS EXPECTED" });
+    }
+    let Some(broken) = broken.as_ref().filter(|_| !report.is_unexpected()) else { return };
     println!("BROKEN at {} ms: {}: {}", broken.at_ms, broken.promise, broken.how);
     println!("{}; what happened before:", sources());
     for line in &broken.last {
         println!("  {line}");
     }
-    ExitCode::FAILURE
+}
+
+/// All that was read, or every mistake in all of it.
+fn all_mistakes<T>(read: impl Iterator<Item = Result<T, String>>) -> Result<Vec<T>, String> {
+    let (good, bad): (Vec<_>, Vec<_>) = read.partition(Result::is_ok);
+    let mistakes: Vec<String> = bad.into_iter().filter_map(Result::err).collect();
+    if mistakes.is_empty() { Ok(good.into_iter().flatten().collect()) } else { Err(mistakes.join("\n")) }
 }
 
 fn smaller(plan: &Plan, to: &Path, runs: u32) -> Result<ExitCode, String> {
@@ -308,13 +369,13 @@ fn smaller(plan: &Plan, to: &Path, runs: u32) -> Result<ExitCode, String> {
     );
     tell(&shrunk.report);
     println!("run it again: {} replay {}", program(), to.display());
-    Ok(ExitCode::FAILURE)
+    Ok(verdict(&[shrunk.report]))
 }
 
 fn twice(seeds: u64, draw: &Draw) -> Result<ExitCode, String> {
     let folder = std::env::temp_dir().join(format!("quorumgate-meta-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let drawing = draw.load()?;
+    let drawing = draw.simulation().load()?;
     let mut different = 0;
     for seed in 0..seeds {
         let plan = drawing.plan(Some(seed))?;
@@ -329,5 +390,5 @@ fn twice(seeds: u64, draw: &Draw) -> Result<ExitCode, String> {
         return Ok(ExitCode::SUCCESS);
     }
     println!("histories and logs: {}", folder.display());
-    Ok(ExitCode::FAILURE)
+    Ok(ExitCode::from(BROKEN))
 }

@@ -100,6 +100,34 @@ pub enum Fate {
     Silent,
 }
 
+/// What became of a request, as those who count answers tell it apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Answer {
+    /// 2xx or 3xx.
+    Served,
+    /// 429.
+    OverQuota,
+    /// 401 or 403.
+    Unauthorized,
+    /// Any other status.
+    Failed,
+    /// None.
+    Broken,
+}
+
+impl Fate {
+    /// Of which sort it is.
+    pub fn answer(&self) -> Answer {
+        match self {
+            Self::Answered { status: 200..=399, .. } => Answer::Served,
+            Self::Answered { status: 429, .. } => Answer::OverQuota,
+            Self::Answered { status: 401 | 403, .. } => Answer::Unauthorized,
+            Self::Answered { .. } => Answer::Failed,
+            Self::Broken { .. } | Self::Silent => Answer::Broken,
+        }
+    }
+}
+
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

@@ -155,7 +155,7 @@ fn sweep(
     if let Some(report) = &swept.broken {
         holds_without(&plan(report.seed))?;
     }
-    Ok(Searched { found: swept.broken, runs: swept.ran })
+    Ok(Searched { found: swept.broken, runs: swept.ran.len() as u64 })
 }
 
 /// A plan as it stands, and then with other seeds.

@@ -10,6 +10,7 @@ mod schema;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::expectation::Expectation;
 use crate::moment;
 use crate::scene::{Caller, Scene};
 use crate::weather::{self, Kind, Trouble};
@@ -30,6 +31,8 @@ pub struct Plan {
     pub scene: Scene,
     /// In the order of beginning.
     pub weather: Vec<Trouble>,
+    /// Besides the promises.
+    pub expect: Vec<Expectation>,
 }
 
 /// How long callers call, if nobody says otherwise.
@@ -41,7 +44,7 @@ impl Plan {
     /// The plan of a seed.
     pub fn draw(seed: u64, nodes: Option<u8>, for_ms: u64, kinds: &[&'static str]) -> Self {
         let kinds = kinds.to_vec();
-        let flags = Flags { seed: Some(seed), nodes, for_ms: Some(for_ms), kinds, gateway: Vec::new() };
+        let flags = Flags { seed: Some(seed), nodes, for_ms: Some(for_ms), kinds, ..Flags::default() };
         Self::of(&flags).expect("whatever is drawn is a plan")
     }
 
@@ -90,7 +93,7 @@ impl Plan {
 
     /// The plan as a file holds it.
     pub fn text(&self) -> String {
-        let Self { seed, for_ms, calm_ms, scene, weather } = self;
+        let Self { seed, for_ms, calm_ms, scene, weather, expect } = self;
         let range = |(low, high): (u64, u64)| format!("{} to {}", moment::show(low), moment::show(high));
         let mut text = format!(
             "seed: {seed}\nfor: {}\ncalm: {}\nnodes: {}\nnetwork: {{delay: {}}}\ndisk: {{sync: {}}}\n\
@@ -104,6 +107,7 @@ impl Plan {
         );
         list(&mut text, "weather", weather.iter().map(ToString::to_string));
         list(&mut text, "traffic", scene.callers.iter().map(caller));
+        list(&mut text, "expect", expect.iter().map(Expectation::yaml));
         list(&mut text, "gateway", scene.gateway.iter().map(|edition| block(&edition.text)));
         text
     }
@@ -128,7 +132,7 @@ fn caller(caller: &Caller) -> String {
 }
 
 /// A text, in quotes where YAML might take it for something else.
-fn word(text: &str) -> String {
+pub fn word(text: &str) -> String {
     let begins = text.starts_with(|first: char| first.is_ascii_alphabetic());
     let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
     let meant = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];

@@ -15,6 +15,7 @@ pub mod calm;
 pub mod conserved;
 mod editions;
 pub mod exact;
+pub mod expected;
 pub mod faults;
 pub mod identity;
 pub mod leaders;

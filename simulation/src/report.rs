@@ -8,7 +8,7 @@ mod page;
 use std::collections::BTreeMap;
 
 use crate::clock::{MS_NS, TrueNs};
-use crate::event::{Event, Fate, RequestNumber};
+use crate::event::{Answer, Event, Fate, RequestNumber};
 use crate::host::HostNumber;
 use crate::plan::Plan;
 use crate::promise::Promise as _;
@@ -47,28 +47,8 @@ struct Second {
     forwarded: BTreeMap<HostNumber, u64>,
 }
 
-/// What became of a request, as charts tell it apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Answer {
-    Served,
-    OverQuota,
-    Unauthorized,
-    Failed,
-    Broken,
-}
-
 impl Answer {
     const ALL: [Self; 5] = [Self::Served, Self::OverQuota, Self::Unauthorized, Self::Failed, Self::Broken];
-
-    fn of(fate: &Fate) -> Self {
-        match fate {
-            Fate::Answered { status: 200..=399, .. } => Self::Served,
-            Fate::Answered { status: 429, .. } => Self::OverQuota,
-            Fate::Answered { status: 401 | 403, .. } => Self::Unauthorized,
-            Fate::Answered { .. } => Self::Failed,
-            Fate::Broken { .. } | Fate::Silent => Self::Broken,
-        }
-    }
 
     fn name(self) -> &'static str {
         match self {
@@ -187,7 +167,7 @@ impl Chronicle {
     }
 
     fn done(&mut self, at: TrueNs, number: RequestNumber, fate: &Fate) {
-        let answer = Answer::of(fate);
+        let answer = fate.answer();
         let Some((sent, tenant)) = self.asked.remove(&number) else { return };
         let second = self.second(at);
         *second.answers.entry(answer).or_default() += 1;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{MS_NS, TrueNs};
 use crate::plan::Plan;
+use crate::promise::expected::{Expected, Outcome};
 use crate::promise::{self, Promise};
 use crate::report::Chronicle;
 use crate::town::Town;
@@ -19,7 +20,7 @@ const LAST: usize = 30;
 const LOOK_EVERY_MS: u64 = 10;
 
 /// Where a run writes besides its report.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Files {
     /// The history.
     pub trace: Option<PathBuf>,
@@ -42,9 +43,32 @@ pub struct Report {
     pub simulated_ms: u64,
     /// What was counted.
     pub counts: Counts,
-    /// None: every promise was kept.
+    /// What came of the plan's expectations; empty, if a promise was broken before.
+    pub expected: Vec<Outcome>,
+    /// None: every promise was kept, and every expectation met.
     pub broken: Option<Broken>,
 }
+
+impl Report {
+    /// That every promise was kept and every expectation met.
+    ///
+    /// # Panics
+    /// If not, with what was found and what happened before.
+    pub fn assert_kept(&self) {
+        if let Some(Broken { promise, how, at_ms, last }) = &self.broken {
+            let seed = self.seed;
+            panic!("seed {seed} breaks {promise} at {at_ms} ms: {how}\nwhat happened before:\n  {}", last.join("\n  "));
+        }
+    }
+
+    /// Whether the one thing that is wrong is an expectation of the plan's author.
+    pub fn is_unexpected(&self) -> bool {
+        self.broken.as_ref().is_some_and(|broken| broken.promise == UNMET)
+    }
+}
+
+/// The name under which expectations that were not met are reported.
+pub const UNMET: &str = "expected";
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +96,13 @@ pub fn run(plan: &Plan, files: &Files) -> std::io::Result<Report> {
     }
     let listening = hears.listen(files.log.as_deref())?;
     let chronicle = files.report.as_ref().map(|_| Chronicle::new(plan));
-    let mut judge = Judge { promises: promise::all(plan), chronicle, last: VecDeque::new(), verdict: None };
+    let mut judge = Judge {
+        promises: promise::all(plan),
+        expected: Expected::new(plan),
+        chronicle,
+        last: VecDeque::new(),
+        verdict: None,
+    };
     let mut town = Town::new(plan, hears.clone());
     let ran =
         town.run(
@@ -85,7 +115,7 @@ pub fn run(plan: &Plan, files: &Files) -> std::io::Result<Report> {
     if let Err(how) = ran {
         judge.found(now, "runs", how);
     }
-    judge.end(now);
+    let expected = judge.end(now);
     town.count_what_was_seen();
     for promise in &judge.promises {
         promise.counts().iter().for_each(|(what, count)| hears.count(what, *count));
@@ -106,6 +136,7 @@ pub fn run(plan: &Plan, files: &Files) -> std::io::Result<Report> {
         lines,
         simulated_ms: now / MS_NS,
         counts: hears.counts(),
+        expected,
         broken,
     };
     if let (Some(file), Some(chronicle)) = (&files.report, &judge.chronicle) {
@@ -116,6 +147,7 @@ pub fn run(plan: &Plan, files: &Files) -> std::io::Result<Report> {
 
 struct Judge {
     promises: Vec<Box<dyn Promise>>,
+    expected: Expected,
     chronicle: Option<Chronicle>,
     last: VecDeque<String>,
     verdict: Option<(TrueNs, String, String)>,
@@ -131,6 +163,7 @@ impl Judge {
             if let Some(chronicle) = &mut self.chronicle {
                 chronicle.hear(at, &event);
             }
+            self.expected.see(at, &event);
             for index in 0..self.promises.len() {
                 if let Err(how) = self.promises[index].see(at, &event) {
                     let name = self.promises[index].name();
@@ -142,17 +175,28 @@ impl Judge {
         Ok(())
     }
 
-    fn end(&mut self, now: TrueNs) {
+    fn end(&mut self, now: TrueNs) -> Vec<Outcome> {
         for index in 0..self.promises.len() {
             // What a broken run left open is no second fault.
             if self.verdict.is_some() {
-                return;
+                return Vec::new();
             }
             if let Err(how) = self.promises[index].end() {
                 let name = self.promises[index].name();
                 self.found(now, name, how);
+                return Vec::new();
             }
         }
+        let outcomes = self.expected.outcomes();
+        let unmet: Vec<String> = outcomes
+            .iter()
+            .filter(|outcome| !outcome.met)
+            .map(|Outcome { expected, found, .. }| format!("{expected}: found {found}"))
+            .collect();
+        if !unmet.is_empty() {
+            self.found(now, UNMET, unmet.join("; "));
+        }
+        outcomes
     }
 
     /// Only the first counts: others follow from it.

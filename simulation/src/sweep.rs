@@ -1,6 +1,6 @@
 //! Many seeds, several at a time, until one breaks a promise; then the table of what they covered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -27,8 +27,8 @@ pub struct Sweep {
 
 /// What it came to.
 pub struct Swept {
-    /// How many seeds ran to their end.
-    pub ran: u64,
+    /// The seeds that ran to their end.
+    pub ran: BTreeSet<u64>,
     /// Sums.
     pub counts: Counts,
     /// In how many seeds each was counted at all.
@@ -50,7 +50,7 @@ impl Sweep {
         let (next, stop) = (AtomicU64::new(self.seeds.start), AtomicBool::new(false));
         let begun = Instant::now();
         let swept = Mutex::new(Swept {
-            ran: 0,
+            ran: BTreeSet::new(),
             counts: Counts::new(),
             seeds: BTreeMap::new(),
             broken: None,
@@ -71,7 +71,7 @@ impl Sweep {
                         stop.store(true, Ordering::Relaxed);
                     }
                     swept.add(report);
-                    self.show(swept.ran, begun);
+                    self.show(swept.ran.len() as u64, begun);
                 }
                 Ok(())
             };
@@ -103,7 +103,7 @@ impl Sweep {
 
 impl Swept {
     fn add(&mut self, report: Report) {
-        self.ran += 1;
+        self.ran.insert(report.seed);
         self.simulated_ms += report.simulated_ms;
         for (what, count) in &report.counts {
             *self.counts.entry(what.clone()).or_default() += count;
@@ -137,16 +137,16 @@ impl Swept {
     pub fn speed(&self) -> String {
         format!(
             "{} seeds in {:.1} s: {:.0} a minute, {:.0} simulated seconds a second",
-            self.ran,
+            self.ran.len(),
             self.took_s,
-            self.ran as f64 * 60.0 / self.took_s.max(0.001),
+            self.ran.len() as f64 * 60.0 / self.took_s.max(0.001),
             self.simulated_ms as f64 / 1e3 / self.took_s.max(0.001)
         )
     }
 }
 
 /// What a sweep of all kinds of weather must have met, or it searched less than it says.
-pub const EXPECTED: &[&str] = &[
+pub const COVERAGE: &[&str] = &[
     "trouble: kill",
     "trouble: power-cut",
     "trouble: cut-commit",

@@ -9,7 +9,7 @@ pub use sentence::{manual, node};
 /// Whom a trouble befalls, decided when it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whom {
-    /// The node of this number.
+    /// The node of this number; another, once that has left.
     Node(u8),
     /// Whoever led last.
     Leader,

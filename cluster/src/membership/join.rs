@@ -75,7 +75,10 @@ pub(crate) async fn tend(core: Arc<Core>) {
                 admitted,
                 forward: true,
             };
-            let said = match ask(&core, &target, &join).await {
+            let answer = ask(&core, &target, &join).await;
+            // Who says nothing of use leaves the question to the next: all that this node knew may be gone.
+            let is_answered = matches!(&answer, Ok(answer) if *answer != JoinAnswerV1::Again);
+            let said = match answer {
                 Ok(JoinAnswerV1::Admitted { cluster_id, raft_id }) if core.seat().is_none() => {
                     if take_seat(&core, cluster_id, raft_id).await.is_err() {
                         return;
@@ -99,7 +102,7 @@ pub(crate) async fn tend(core: Arc<Core>) {
                 core.standing.told(Some(said.clone()));
                 last_said = said;
             }
-            if core.seat().is_some_and(|seat| is_settled(&core, &seat)) {
+            if is_answered && core.seat().is_some_and(|seat| is_settled(&core, &seat)) {
                 break;
             }
         }

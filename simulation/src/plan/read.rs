@@ -11,6 +11,7 @@ use config::units::Rate;
 use super::{CALM_MS, FOR_MS, Plan};
 use crate::edition::{self, Edition};
 use crate::event::Token;
+use crate::expectation::Expectation;
 use crate::moment;
 use crate::scene::{CALLERS_MAX, Caller, NODES_MAX, Scene, Spread, UPSTREAMS_MAX};
 use crate::traffic;
@@ -29,15 +30,17 @@ pub struct Flags {
     pub kinds: Vec<&'static str>,
     /// Editions instead of the file's; empty: the file's.
     pub gateway: Vec<Edition>,
+    /// A file's name and its text, with expectations instead of the plan's.
+    pub expect: Option<(String, String)>,
 }
 
 impl Default for Flags {
     fn default() -> Self {
-        Self { seed: None, nodes: None, for_ms: None, kinds: NAMES.to_vec(), gateway: Vec::new() }
+        Self { seed: None, nodes: None, for_ms: None, kinds: NAMES.to_vec(), gateway: Vec::new(), expect: None }
     }
 }
 
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "seed",
     "for",
     "calm",
@@ -48,6 +51,7 @@ const FIELDS: [&str; 10] = [
     "gateway",
     "traffic",
     "weather",
+    "expect",
 ];
 const CALLER_FIELDS: [&str; 8] =
     ["route", "tenant", "client", "rate", "at_once", "spread", "method", "token"];
@@ -90,7 +94,7 @@ struct Reader<'r> {
     name: &'r str,
     open: &'r dyn Fn(&str) -> io::Result<String>,
     notes: Notes,
-    /// The mistakes of gateway documents, which have lines of their own.
+    /// The mistakes of other files, which have lines of their own.
     documents: String,
 }
 
@@ -172,7 +176,35 @@ impl Reader<'_> {
             }
             None => Plan::weather(seed, &scene, stormy_ms, &flags.kinds),
         };
-        Some(Plan { seed, for_ms, calm_ms, scene, weather })
+        let own = fields.optional("expect");
+        let expect = match &flags.expect {
+            Some((name, text)) => self.expectations(name, text, &scene, for_ms),
+            None => own.map(|spot| Expectation::list(&spot, &mut self.notes, &scene, for_ms)).unwrap_or_default(),
+        };
+        Some(Plan { seed, for_ms, calm_ms, scene, weather, expect })
+    }
+
+    /// Those of a file with nothing else.
+    fn expectations(&mut self, name: &str, text: &str, scene: &Scene, for_ms: u64) -> Vec<Expectation> {
+        let mut notes = Notes::default();
+        let tree = match tree::read(text) {
+            Ok(tree) => tree,
+            Err(mistake) => {
+                self.documents.push_str(&render(name, text, &[mistake]));
+                return Vec::new();
+            }
+        };
+        let list = Spot::root(&tree)
+            .fields(&mut notes, &["expect"])
+            .and_then(|mut fields| fields.required(&mut notes, "expect"))
+            .map(|spot| Expectation::list(&spot, &mut notes, scene, for_ms));
+        match conclude(notes.mistakes, list) {
+            Ok(read) => read.value,
+            Err(mistakes) => {
+                self.documents.push_str(&render(name, text, &mistakes));
+                Vec::new()
+            }
+        }
     }
 
     /// `{delay: 1ms to 4ms}`.
@@ -403,6 +435,38 @@ weather:
             "plan.yaml:16:5: error: weather[1]: found \"at 10s pause node-4 for 8s\", wanted a node that there is: node-1 to node-3",
             "plan.yaml:17:5: error: weather[2]: found \"at 1s upstream dd hangs for 1s\", wanted one of the upstreams db",
             "broken.yaml:3:75: error: routes[0].upstream: found \"bd\", wanted the name of an upstream",
+        ];
+        for line in expected {
+            assert!(found.contains(line), "no {line:?} in\n{found}");
+        }
+    }
+
+    #[test]
+    fn expectations_are_read_from_the_plan_or_from_a_file_of_their_own() {
+        let own = plan("{nodes: 3, expect: [{admitted: at least 5%, tenant: tenant-1}, {refused: 0, after: 2s}]}");
+        assert_eq!(own.expect.len(), 2);
+        assert_eq!(Plan::parse(&own.text()), Ok(own.clone()));
+        let file = |text: &str| {
+            let flags = Flags { expect: Some(("expect.yaml".to_owned(), text.to_owned())), ..Flags::default() };
+            read_as("{nodes: 3, expect: [{recovery: at most 5s}]}", &flags)
+        };
+        let other = file("expect: [{utilisation: at least 98%, quota: per-tenant}, {latency: at most 1s, percentile: 50}]");
+        assert_eq!(other.map(|plan| plan.expect.len()), Ok(2));
+        let found = file(
+            "expect:\n- {admited: 5}\n- {admitted: 5, refused: 3}\n- {admitted: 5s}\n- {recovery: at most 5s, tenant: tenant-1}\n\
+             - {served: 100%, tenant: tenant-one, route: ordres, before: 31s}\n- {utilisation: at least 98%}\n- {refused: 0, after: 9s, before: 8s}\n",
+        )
+        .expect_err("it is full of mistakes");
+        let expected = [
+            "expect.yaml:2:4: error: expect[0].admited: found the unknown key \"admited\"",
+            "expect.yaml:3:3: error: expect[1]: found a map, wanted one of admitted, served",
+            "expect.yaml:4:14: error: expect[2].admitted: found \"5s\", wanted requests, or a percentage",
+            "expect.yaml:5:26: error: expect[3].tenant: found `tenant`, wanted no `tenant` beside `recovery`",
+            "expect.yaml:6:26: error: expect[4].tenant: found \"tenant-one\", wanted the tenant of a caller",
+            "expect.yaml:6:45: error: expect[4].route: found \"ordres\", wanted the name of a route",
+            "expect.yaml:6:61: error: expect[4].before: found \"31s\", wanted a time from 1ms to 30s, the end of the run",
+            "expect.yaml:7:3: error: expect[5].quota: found nothing, wanted a value for `quota`",
+            "expect.yaml:8:34: error: expect[6].before: found \"8s\", wanted a time from 9.001s to 30s",
         ];
         for line in expected {
             assert!(found.contains(line), "no {line:?} in\n{found}");

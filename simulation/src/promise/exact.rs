@@ -10,6 +10,7 @@
 //! For clocks within their bound, ε = 1/1000. Those beyond it have a promise of their own, [`beyond`](super::beyond).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use config::quota::OnQuorumLoss;
 
@@ -121,6 +122,27 @@ impl Exact {
 }
 
 impl Exact {
+    /// Tokens admitted in a time, and those that the quota allows in it at its exact rate, of all its buckets that were
+    /// asked for, or of a tenant's. None: nobody was admitted.
+    ///
+    /// - `full`: each bucket begins with its burst.
+    pub fn used(
+        &self,
+        quota: &str,
+        tenant: Option<&str>,
+        time: RangeInclusive<TrueNs>,
+        full: bool,
+    ) -> Option<(f64, f64)> {
+        let asked = self.admissions.iter().filter(|((held, _), bucket)| {
+            held == quota && tenant.is_none_or(|tenant| tenant == bucket.tenant)
+        });
+        let of_bucket = |bucket: &Admissions| {
+            let used = bucket.all.iter().filter(|(at, ..)| time.contains(at)).map(|(.., cost)| *cost as f64).sum();
+            (used, allowed(&self.amounts(quota, &bucket.tenant), &time, full))
+        };
+        asked.map(|(_, bucket)| of_bucket(bucket)).reduce(|(used, may), (more, may_more)| (used + more, may + may_more))
+    }
+
     /// The course of every bucket, against the bound of clocks within theirs.
     pub fn courses(&self) -> Vec<Course> {
         let course = |((quota, _), bucket): (&(String, String), &Admissions)| {
@@ -188,6 +210,21 @@ impl Promise for Exact {
         let buckets = self.admissions.len() as u64;
         Counts::from([("admissions judged".to_owned(), admitted), ("buckets judged".to_owned(), buckets)])
     }
+}
+
+/// What comes into a bucket in a time; `full`: and its burst.
+fn allowed(amounts: &[(TrueNs, Amount)], time: &RangeInclusive<TrueNs>, full: bool) -> f64 {
+    let mut allowed = 0.0;
+    for (index, (from, amount)) in amounts.iter().enumerate() {
+        let until = amounts.get(index + 1).map_or(TrueNs::MAX, |next| next.0);
+        let (rate, burst) = amount.unwrap_or_default();
+        let ns = until.min(*time.end()).saturating_sub((*from).max(*time.start()));
+        allowed += ns as f64 * rate;
+        if full && (*from..until).contains(time.start()) {
+            allowed += burst;
+        }
+    }
+    allowed
 }
 
 /// What a perfect bucket has left before and after each admission.

@@ -388,6 +388,8 @@ impl Town {
         let nodes = self.operator.nodes.all();
         let after = |number: HostNumber| nodes.iter().find(|node| **node > number).unwrap_or(&nodes[0]);
         match whom {
+            Whom::Node(number) if nodes.contains(&number) => number,
+            // It has left: whoever stands in its place.
             Whom::Node(number) => nodes[usize::from(number.max(1) - 1) % nodes.len()],
             Whom::Leader => self.witness.leader(),
             Whom::Follower => *after(self.witness.leader()),

@@ -63,7 +63,8 @@ pub fn manual() -> String {
 
 fn meanings() -> String {
     format!(
-        "WHOM is leader, holder (who admitted last), follower or node-1 to node-{NODES_MAX}, as NODE is; TIME is {}",
+        "WHOM is leader, holder (who admitted last), follower or node-1 to node-{NODES_MAX}, as NODE is, and another in its place \
+         once it has left; TIME is {}",
         moment::RULE
     )
 }
