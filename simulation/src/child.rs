@@ -19,7 +19,8 @@ use crate::witness::Counts;
 /// Runs a plan in a process of its own.
 ///
 /// # Errors
-/// If no process can be started. A process that dies is a report of a broken promise.
+/// If no process can be started, or it cannot read its plan, or write its files. A process that dies is a report of a
+/// broken promise.
 pub fn run(plan: &Plan, files: &Files) -> io::Result<Report> {
     run_by(&std::env::current_exe()?, plan, files)
 }
@@ -40,8 +41,8 @@ pub fn run_by(program: &Path, plan: &Plan, files: &Files) -> io::Result<Report> 
     let _ = io::Write::write_all(&mut stdin, plan.text().as_bytes());
     drop(stdin);
     let output = child.wait_with_output()?;
-    match serde_json::from_slice(&output.stdout) {
-        Ok(report) => Ok(report),
+    match serde_json::from_slice::<Result<Report, String>>(&output.stdout) {
+        Ok(ran) => ran.map_err(io::Error::other),
         Err(_) => Ok(died(plan, &String::from_utf8_lossy(&output.stderr), &output.status.to_string())),
     }
 }
@@ -50,7 +51,11 @@ pub fn run_by(program: &Path, plan: &Plan, files: &Files) -> io::Result<Report> 
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_all<'p>(plans: impl Iterator<Item = &'p Plan>, jobs: usize, files: &Files) -> io::Result<Vec<Report>> {
+pub fn run_all<'p>(
+    plans: impl Iterator<Item = &'p Plan>,
+    jobs: usize,
+    files: &Files,
+) -> io::Result<Vec<Report>> {
     let plans: Vec<&Plan> = plans.collect();
     let next = AtomicUsize::new(0);
     let reports = Mutex::new(BTreeMap::new());
@@ -101,8 +106,9 @@ fn died(plan: &Plan, said: &str, status: &str) -> Report {
         simulated_ms: 0,
         counts: Counts::new(),
         expected: Vec::new(),
+        missed: Vec::new(),
         broken: Some(Broken {
-            promise: "runs".to_owned(),
+            promise: "lives".to_owned(),
             how: format!("the process ended: {status}"),
             at_ms: 0,
             last,
@@ -122,21 +128,21 @@ static BEFORE_MAIN: extern "C" fn() = before_main;
 extern "C" fn before_main() {
     let Ok(files) = std::env::var(IS_CHILD) else { return };
     let ran = serde_json::from_str(&files).map_err(|error| error.to_string()).and_then(be_one);
-    if let Err(error) = &ran {
-        eprintln!("quorumgate-simulation: {error}");
-    }
-    std::process::exit(i32::from(ran.is_err()));
+    println!("{}", serde_json::to_string(&ran).expect("a report is plain data"));
+    std::process::exit(0);
 }
 
-/// Does the child's part: reads a plan, runs it, writes the report.
+/// Does the child's part: reads a plan, and runs it.
+///
+/// # Errors
+/// If the plan cannot be read, or a file not be written.
 #[expect(clippy::disallowed_methods, reason = "the simulation is what runs on this thread, not a node")]
-fn be_one(files: Files) -> Result<(), String> {
+fn be_one(files: Files) -> Result<Report, String> {
     let text = io::read_to_string(io::stdin()).map_err(|error| error.to_string())?;
     let plan = Plan::parse(&text)?;
     std::thread::spawn(watch);
     // A fresh thread: hash keys and random generators are cached per thread, and must be made under the shim.
     let ran = std::thread::spawn(move || crate::run::run(&plan, &files)).join();
-    let report = ran.map_err(|_| "the run panicked".to_owned())?.map_err(|error| error.to_string())?;
-    println!("{}", serde_json::to_string(&report).map_err(|error| error.to_string())?);
-    Ok(())
+    // A panic was said on the standard error; then the process ends as one that died.
+    ran.unwrap_or_else(|_| std::process::abort())
 }

@@ -154,6 +154,8 @@ pub enum Event {
     Installed { host: HostNumber, index: u64 },
     /// A caller sent a request.
     Sent(Request),
+    /// A caller that waits for too many answers of a node did not send that node one more.
+    HeldBack { node: HostNumber, route: Arc<Target>, tenant: String },
     /// What became of it.
     Done { number: RequestNumber, node: HostNumber, fate: Fate },
     /// A request reached an upstream through a node.

@@ -12,6 +12,7 @@
 
 use std::fmt;
 
+use config::quota::KeyPart;
 use config::spot::{Fields, Notes, Spot, Wanted, nearest};
 use config::tree::Value;
 
@@ -26,11 +27,12 @@ pub enum Measure {
     Admitted,
     /// Requests by what their callers saw.
     Answers(Answer),
-    /// Tokens admitted, of what the quota allows: B + r·t of each bucket, and r·t where the time has a beginning.
+    /// Tokens admitted, of what the quota allows: what is left when the time begins (B, at the beginning of the run), and
+    /// r·t. Of a quota that counts by tenant, one tenant's; else of all buckets that anybody was admitted from.
     Utilisation,
     /// From sent to answered, of requests that were served; the percentile says of how many.
     Latency,
-    /// From the end of the last trouble until every node is ready and shows the same.
+    /// From the beginning of the calm until every node is ready and shows the same.
     Recovery,
 }
 
@@ -114,9 +116,9 @@ pub struct Figure {
 }
 
 impl Bound {
-    /// Whether a figure lies in it. A percentage of nothing does not.
+    /// Whether a figure lies in it. Where nothing could have been counted, none does.
     pub fn holds(&self, figure: Figure) -> bool {
-        let Some(found) = self.of(figure) else { return false };
+        let Some(found) = self.of(figure).filter(|_| figure.of != Some(0.0)) else { return false };
         // Rounding is no reason.
         let found = found * 1_000.0;
         self.low.is_none_or(|low| found >= low as f64 - 1e-6)
@@ -136,7 +138,7 @@ impl Bound {
         match (self.unit, self.of(figure), of) {
             (Unit::Time, _, _) => moment::show(found.round() as u64),
             (_, None, _) => "nothing that could be counted".to_owned(),
-            (Unit::Percent, Some(part), Some(of)) => format!("{part:.2}% ({found:.0} of {of:.0})"),
+            (Unit::Percent, Some(part), Some(of)) => format!("{part:.3}% ({found:.0} of {of:.0})"),
             (_, _, Some(of)) => format!("{found:.0} of {of:.0}"),
             _ => format!("{found:.0}"),
         }
@@ -153,7 +155,8 @@ impl Bound {
             (Some(one(low)?), Some(one(high)?))
         };
         let unit = low.or(high)?.1;
-        let fits = low.is_none_or(|low| low.1 == unit && high.is_none_or(|high| high.1 == unit && low.0 <= high.0));
+        let fits =
+            low.is_none_or(|low| low.1 == unit && high.is_none_or(|high| high.1 == unit && low.0 <= high.0));
         fits.then(|| Self { low: low.map(|it| it.0), high: high.map(|it| it.0), unit })
     }
 }
@@ -167,7 +170,8 @@ fn amount(text: &str) -> Option<(u64, Unit)> {
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let fits = !whole.is_empty() && digits(whole) && digits(part) && part.len() <= 3;
-    let fits = fits && (number.contains('.') == !part.is_empty()) && (part.is_empty() || unit == Unit::Percent);
+    let fits =
+        fits && (number.contains('.') == !part.is_empty()) && (part.is_empty() || unit == Unit::Percent);
     let whole: u64 = fits.then(|| whole.parse().ok())??;
     Some((whole.checked_mul(1_000)?.checked_add(format!("{part:0<3}").parse().ok()?)?, unit))
 }
@@ -242,8 +246,10 @@ impl Expectation {
     fn read(spot: &Spot<'_>, notes: &mut Notes, scene: &Scene, for_ms: u64) -> Option<Self> {
         let keys: Vec<&'static str> = Measure::ALL.iter().map(|(key, _)| *key).chain(FILTERS).collect();
         let mut fields = spot.fields(notes, &keys)?;
-        let named: Vec<_> =
-            Measure::ALL.iter().filter_map(|(key, measure)| Some((*measure, fields.optional(key)?))).collect();
+        let named: Vec<_> = Measure::ALL
+            .iter()
+            .filter_map(|(key, measure)| Some((*measure, fields.optional(key)?)))
+            .collect();
         let [(measure, bound)] = named.as_slice() else {
             let measures: Vec<&str> = Measure::ALL.iter().map(|(key, _)| *key).collect();
             spot.wrong(notes, format!("one of {}, and no second one", measures.join(", ")));
@@ -268,7 +274,8 @@ impl Expectation {
                 fits = false;
             }
         }
-        let tenant = fields.optional("tenant").map(|spot| spot.parse(notes, |text| known_tenant(scene, text)));
+        let tenant =
+            fields.optional("tenant").map(|spot| spot.parse(notes, |text| known_tenant(scene, text)));
         // Where no document could be read, no name is wrong.
         let readable = !scene.gateway.is_empty();
         let route = |text: &str| match readable {
@@ -278,12 +285,24 @@ impl Expectation {
         let route = fields.optional("route").map(|spot| spot.parse(notes, route));
         let quota = |text: &str| if readable { known_quota(scene, text) } else { Ok(text.to_owned()) };
         let quota = has_quota.then(|| fields.required(notes, "quota")?.parse(notes, quota));
-        let percentile = has_percentile.then(|| {
-            fields.or(notes, "percentile", PERCENTILE, |notes, spot| spot.integer(notes, 1..=100))
-        });
+        let percentile = has_percentile
+            .then(|| fields.or(notes, "percentile", PERCENTILE, |notes, spot| spot.integer(notes, 1..=100)));
         let after_ms = time(&mut fields, notes, "after", 0, for_ms);
         let earliest = after_ms.flatten().map_or(1, |after| after + 1);
         let before_ms = time(&mut fields, notes, "before", earliest, for_ms);
+        // By what the quota counts, in whichever edition.
+        let by_tenant = quota.as_ref().and_then(|quota| Some(counts_by_tenant(scene, quota.as_ref()?)));
+        if by_tenant.is_some_and(|by_tenant| by_tenant != tenant.is_some()) {
+            let (a, counts) = if tenant.is_none() { ("a", "counts") } else { ("no", "does not count") };
+            spot.wrong(notes, format!("{a} `tenant`: the quota {counts} by tenant"));
+            fits = false;
+        }
+        if let (Some(Some(tenant)), Some(Some(route))) = (&tenant, &route)
+            && !scene.callers.iter().any(|caller| caller.tenant == *tenant && caller.route == *route)
+        {
+            spot.wrong(notes, format!("tenant and route of a caller: {tenant} does not call {route}"));
+            fits = false;
+        }
         // A field that was there and wrong was noted.
         let (tenant, route, quota) = (whole(tenant)?, whole(route)?, whole(quota)?);
         let (after_ms, before_ms) = (whole(after_ms)?, whole(before_ms)?);
@@ -326,9 +345,16 @@ fn time(
     let between = |text: &str| {
         let ms = moment::parse(text).ok().filter(|ms| (low_ms..=high_ms).contains(ms));
         let ends = (moment::show(low_ms), moment::show(high_ms));
-        ms.ok_or_else(|| Wanted::from(format!("a time from {} to {}, the end of the run", ends.0, ends.1).as_str()))
+        ms.ok_or_else(|| {
+            Wanted::from(format!("a time from {} to {}, the end of the run", ends.0, ends.1).as_str())
+        })
     };
     fields.optional(key).map(|spot| spot.parse(notes, between))
+}
+
+fn counts_by_tenant(scene: &Scene, quota: &str) -> bool {
+    let mut held = scene.gateway.iter().filter_map(|edition| edition.quota(quota));
+    held.any(|quota| quota.key.contains(&KeyPart::Tenant))
 }
 
 fn known_tenant(scene: &Scene, text: &str) -> Result<String, Wanted> {
@@ -354,10 +380,13 @@ mod tests {
 
     #[test]
     fn a_bound_reads_as_it_is_written() {
-        for text in ["at least 95%", "at most 99.5%", "40 to 45", "0", "at most 200ms", "1.500s to 2s", "100%"] {
+        for text in
+            ["at least 95%", "at most 99.5%", "40 to 45", "0", "at most 200ms", "1.500s to 2s", "100%"]
+        {
             assert_eq!(Bound::parse(text).map(|bound| bound.to_string()).as_deref(), Some(text));
         }
-        for text in ["", "least 5", "45 to 40", "1 to 2%", "1.5", "-1", "5 %%", "at least", "1.%", "1.2345%"] {
+        for text in ["", "least 5", "45 to 40", "1 to 2%", "1.5", "-1", "5 %%", "at least", "1.%", "1.2345%"]
+        {
             assert_eq!(Bound::parse(text), None, "{text}");
         }
     }
@@ -370,7 +399,7 @@ mod tests {
         assert!(holds("at least 95%", 95.0, Some(100.0)) && !holds("at least 95%", 94.9, Some(100.0)));
         assert!(holds("40 to 45", 45.0, Some(9.0)) && !holds("40 to 45", 46.0, Some(9.0)));
         assert!(holds("0", 0.0, None) && !holds("0", 1.0, None));
-        assert!(!holds("at most 5%", 0.0, Some(0.0)), "nothing was sent: that is no success");
+        assert!(!holds("at most 5%", 0.0, Some(0.0)) && !holds("0", 0.0, Some(0.0)), "nothing was sent");
         assert!(holds("at most 200ms", 200.0, None) && !holds("at most 200ms", 200.5, None));
     }
 }

@@ -152,10 +152,11 @@ fn sweep(
     let drawn = plan.clone();
     let swept = Sweep { seeds, jobs, program, plan: Box::new(move |seed| Ok(drawn(seed))) };
     let swept = swept.run().map_err(|error| error.to_string())?;
-    if let Some(report) = &swept.broken {
+    let found = swept.broken.into_iter().next();
+    if let Some(report) = &found {
         holds_without(&plan(report.seed))?;
     }
-    Ok(Searched { found: swept.broken, runs: swept.ran.len() as u64 })
+    Ok(Searched { found, runs: swept.ran.len() as u64 })
 }
 
 /// A plan as it stands, and then with other seeds.

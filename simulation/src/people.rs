@@ -68,6 +68,17 @@ impl Standing {
         self.lock().iter().copied().collect()
     }
 
+    /// The node of this number, 1 or more; once it has left, whoever stands in its place.
+    pub fn named(&self, number: u8) -> HostNumber {
+        let nodes = self.lock();
+        let place = usize::from(number.max(1) - 1) % nodes.len().max(1);
+        if nodes.contains(&number) {
+            number
+        } else {
+            *nodes.iter().nth(place).expect("a cluster has members")
+        }
+    }
+
     /// Whether it is one.
     pub fn contains(&self, node: HostNumber) -> bool {
         self.lock().contains(&node)

@@ -1,7 +1,7 @@
 //! One run of a plan, in this process: the history's fingerprint, what was counted, and the first broken promise.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -43,8 +43,10 @@ pub struct Report {
     pub simulated_ms: u64,
     /// What was counted.
     pub counts: Counts,
-    /// What came of the plan's expectations; empty, if a promise was broken before.
+    /// What came of the plan's expectations, and of what it has happen: whoever expects something wants it to.
     pub expected: Vec<Outcome>,
+    /// What the plan has happen, and nobody was there for, or nobody would do.
+    pub missed: Vec<String>,
     /// None: every promise was kept, and every expectation met.
     pub broken: Option<Broken>,
 }
@@ -57,7 +59,11 @@ impl Report {
     pub fn assert_kept(&self) {
         if let Some(Broken { promise, how, at_ms, last }) = &self.broken {
             let seed = self.seed;
-            panic!("seed {seed} breaks {promise} at {at_ms} ms: {how}\nwhat happened before:\n  {}", last.join("\n  "));
+            assert!(!self.is_unexpected(), "seed {seed} did not go as expected: {how}");
+            panic!(
+                "seed {seed} breaks {promise} at {at_ms} ms: {how}\nwhat happened before:\n  {}",
+                last.join("\n  ")
+            );
         }
     }
 
@@ -86,15 +92,17 @@ pub struct Broken {
 /// Runs a plan. Must be called once in a process, on a thread that has run nothing before.
 ///
 /// # Errors
-/// If a file cannot be written.
-pub fn run(plan: &Plan, files: &Files) -> std::io::Result<Report> {
+/// If a file cannot be written, with its name.
+pub fn run(plan: &Plan, files: &Files) -> Result<Report, String> {
+    let wrong = |file: &Path, error: std::io::Error| format!("{}: {error}", file.display());
     shim::activate(plan.seed);
     witness::now_runs(0, 0);
     let hears = Witness::default();
     if let Some(trace) = &files.trace {
-        hears.write_to(trace)?;
+        hears.write_to(trace).map_err(|error| wrong(trace, error))?;
     }
-    let listening = hears.listen(files.log.as_deref())?;
+    let log = files.log.as_deref();
+    let listening = hears.listen(log).map_err(|error| wrong(log.unwrap_or(Path::new("log")), error))?;
     let chronicle = files.report.as_ref().map(|_| Chronicle::new(plan));
     let mut judge = Judge {
         promises: promise::all(plan),
@@ -115,7 +123,8 @@ pub fn run(plan: &Plan, files: &Files) -> std::io::Result<Report> {
     if let Err(how) = ran {
         judge.found(now, "runs", how);
     }
-    let expected = judge.end(now);
+    let missed = hears.missed();
+    let expected = judge.end(now, &missed);
     town.count_what_was_seen();
     for promise in &judge.promises {
         promise.counts().iter().for_each(|(what, count)| hears.count(what, *count));
@@ -137,10 +146,11 @@ pub fn run(plan: &Plan, files: &Files) -> std::io::Result<Report> {
         simulated_ms: now / MS_NS,
         counts: hears.counts(),
         expected,
+        missed,
         broken,
     };
     if let (Some(file), Some(chronicle)) = (&files.report, &judge.chronicle) {
-        std::fs::write(file, chronicle.page(&report))?;
+        std::fs::write(file, chronicle.page(&report)).map_err(|error| wrong(file, error))?;
     }
     Ok(report)
 }
@@ -175,19 +185,17 @@ impl Judge {
         Ok(())
     }
 
-    fn end(&mut self, now: TrueNs) -> Vec<Outcome> {
+    fn end(&mut self, now: TrueNs, missed: &[String]) -> Vec<Outcome> {
         for index in 0..self.promises.len() {
             // What a broken run left open is no second fault.
-            if self.verdict.is_some() {
-                return Vec::new();
-            }
-            if let Err(how) = self.promises[index].end() {
+            if self.verdict.is_none()
+                && let Err(how) = self.promises[index].end()
+            {
                 let name = self.promises[index].name();
                 self.found(now, name, how);
-                return Vec::new();
             }
         }
-        let outcomes = self.expected.outcomes();
+        let outcomes = self.expected.outcomes(missed, self.verdict.is_some());
         let unmet: Vec<String> = outcomes
             .iter()
             .filter(|outcome| !outcome.met)

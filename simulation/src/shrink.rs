@@ -26,11 +26,21 @@ pub struct Shrunk {
 /// # Errors
 /// If no process can be started.
 pub fn shrink(plan: &Plan, runs_max: u32) -> io::Result<Option<Shrunk>> {
-    let report = child::run(plan, &Files::default())?;
+    let mut plan = plan.clone();
+    let report = child::run(&plan, &Files::default())?;
     let Some(broken) = &report.broken else { return Ok(None) };
+    if !report.is_unexpected() {
+        // They are no part of what happens, and name callers and times that may be left out.
+        plan.expect.clear();
+    }
     let promise = broken.promise.clone();
-    let unmet = report.expected.iter().find(|outcome| !outcome.met).map(|outcome| outcome.expected.clone());
-    let mut search = Search { promise, unmet, best: plan.clone(), report, runs: 1, runs_max };
+    let unmet = report
+        .expected
+        .iter()
+        .filter(|_| report.is_unexpected())
+        .find(|outcome| !outcome.met)
+        .map(|outcome| outcome.expected.clone());
+    let mut search = Search { promise, unmet, best: plan, report, runs: 1, runs_max };
     if search.unmet.is_some() {
         search.take_out_troubles()?;
         search.shorten_troubles()?;

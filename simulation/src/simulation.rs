@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::child;
 use crate::edition::Edition;
 use crate::plan::{Flags, Plan};
+use crate::promise::exact;
 use crate::run::{Files, Report};
 use crate::weather;
 
@@ -90,6 +91,9 @@ impl Simulation {
     /// error, but a report of one.
     pub fn run(&self) -> Result<Report, String> {
         let plan = self.load()?.plan(self.seed)?;
+        for (quota, why) in exact::unjudged(&plan) {
+            eprintln!("not judged: quota {quota}, because {why}");
+        }
         let files = Files { report: self.report.clone(), ..Files::default() };
         child::run(&plan, &files).map_err(|error| error.to_string())
     }

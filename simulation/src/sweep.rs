@@ -33,8 +33,11 @@ pub struct Swept {
     pub counts: Counts,
     /// In how many seeds each was counted at all.
     pub seeds: BTreeMap<String, u64>,
-    /// The first that broke a promise, by its seed.
-    pub broken: Option<Report>,
+    /// Those that broke a promise, the worst first: what is merely unexpected comes last, else the smallest seed first.
+    /// More than one if several ran at the same time.
+    pub broken: Vec<Report>,
+    /// The seed for which there is no plan, and why.
+    pub mistake: Option<(u64, String)>,
     /// Simulated milliseconds in all.
     pub simulated_ms: u64,
     /// Real seconds.
@@ -53,7 +56,8 @@ impl Sweep {
             ran: BTreeSet::new(),
             counts: Counts::new(),
             seeds: BTreeMap::new(),
-            broken: None,
+            broken: Vec::new(),
+            mistake: None,
             simulated_ms: 0,
             took_s: 0.0,
         });
@@ -64,7 +68,15 @@ impl Sweep {
                     if !self.seeds.contains(&seed) {
                         return Ok(());
                     }
-                    let plan = (self.plan)(seed).map_err(std::io::Error::other)?;
+                    let plan = match (self.plan)(seed) {
+                        Ok(plan) => plan,
+                        Err(mistake) => {
+                            stop.store(true, Ordering::Relaxed);
+                            swept.lock().expect("no panic happens while sums are locked").mistake =
+                                Some((seed, mistake));
+                            return Ok(());
+                        }
+                    };
                     let report = child::run_by(&self.program, &plan, &Files::default())?;
                     let mut swept = swept.lock().expect("no panic happens while sums are locked");
                     if report.broken.is_some() {
@@ -109,9 +121,9 @@ impl Swept {
             *self.counts.entry(what.clone()).or_default() += count;
             *self.seeds.entry(what.clone()).or_default() += 1;
         }
-        let first = self.broken.as_ref().is_none_or(|broken| report.seed < broken.seed);
-        if report.broken.is_some() && first {
-            self.broken = Some(report);
+        if report.broken.is_some() {
+            self.broken.push(report);
+            self.broken.sort_by_key(|report| (report.is_unexpected(), report.seed));
         }
     }
 

@@ -46,6 +46,7 @@ struct Inner {
     lines: u64,
     file: Option<BufWriter<File>>,
     counts: Counts,
+    missed: Vec<String>,
     leader: Option<HostNumber>,
     holder: Option<HostNumber>,
 }
@@ -96,6 +97,17 @@ impl Witness {
         if by > 0 {
             *self.inner().counts.entry(what.to_owned()).or_default() += by;
         }
+    }
+
+    /// Something that the plan has happen did not.
+    pub fn miss(&self, what: String) {
+        self.count("troubles that befell nobody", 1);
+        self.inner().missed.push(what);
+    }
+
+    /// What did not happen.
+    pub fn missed(&self) -> Vec<String> {
+        self.inner().missed.clone()
     }
 
     /// What happened since the last call.
@@ -158,6 +170,7 @@ fn counted(event: &Event) -> Option<String> {
         Event::Leads { .. } => "elections won".to_owned(),
         Event::Installed { .. } => "snapshots installed".to_owned(),
         Event::Sent(_) => "requests sent".to_owned(),
+        Event::HeldBack { .. } => "requests held back".to_owned(),
         Event::Reached { .. } => "requests that reached an upstream".to_owned(),
         Event::Done { fate: Fate::Answered { status, .. }, .. } => format!("answers {status}"),
         Event::Done { fate: Fate::Broken { .. }, .. } => "requests broken".to_owned(),

@@ -119,23 +119,21 @@ fn is_settled(core: &Core, seat: &Seat) -> bool {
     named && (voters.contains(&seat.raft_id.0) || voters.len() >= VOTERS_MAX)
 }
 
-/// The leader, then all that the node file names, then all members: who has lost contact may know no better.
+/// The leader, then all that the node file names, then all members, each place once: who has lost contact may know no
+/// better, and a member may have moved since the node file was written.
 fn whom_to_ask(core: &Core) -> Vec<Target> {
-    let mut targets: Vec<Target> = Vec::new();
     let seat = core.seat();
-    targets.extend(seat.as_ref().and_then(|seat| seat.leader()));
-    for (name, address) in &core.node.cluster.peers {
-        if *name != core.node.name {
-            targets.push(Target { name: name.clone(), address: address.clone(), raft_id: None });
-        }
-    }
-    if let Some(seat) = seat {
-        let known = |name: &str| targets.iter().any(|target| target.name.as_str() == name);
-        let others: Vec<u64> =
-            seat.members().into_iter().filter(|(_, name)| !known(name)).map(|(id, _)| id).collect();
-        targets.extend(others.into_iter().filter_map(|id| seat.member(id)));
-    }
-    targets
+    let peers = core.node.cluster.peers.iter().filter(|(name, _)| **name != core.node.name);
+    let peers = peers.map(|(name, address)| (name.clone(), address.clone()));
+    let members =
+        seat.iter().flat_map(|seat| seat.members().into_iter().filter_map(|(id, _)| seat.member(id)));
+    let known = seat.as_ref().and_then(|seat| seat.leader()).into_iter();
+    let place = |target: Target| (target.name, target.address);
+    let all = known.map(place).chain(peers).chain(members.map(place));
+    let mut seen = BTreeSet::new();
+    // Under whatever number: who lost its disk, and joined again, knows as well.
+    let target = |(name, address)| Target { name, address, raft_id: None };
+    all.filter(|place| seen.insert(place.clone())).map(target).collect()
 }
 
 async fn ask(core: &Core, target: &Target, join: &JoinV1) -> Result<JoinAnswerV1, String> {

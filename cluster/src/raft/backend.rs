@@ -75,6 +75,9 @@ const FACTS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefini
 /// The log is read once, at start; a large page cache would only duplicate the in-memory image.
 const CACHE_BYTES: usize = 8 << 20;
 
+/// The first bytes of a store. Source: redb's file format, design.md, "Super-header".
+const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
+
 /// redb over the world's disk.
 #[derive(Debug)]
 pub struct Redb {
@@ -102,6 +105,20 @@ impl Redb {
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         Self::over(storage)
+    }
+
+    /// Whether the store at `path` was made to its end: redb writes its first bytes last. Blocks.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn is_whole(world: &World, path: &Path) -> io::Result<bool> {
+        let Some(file) = world.disk.open(path)? else { return Ok(false) };
+        let mut begin = [0; MAGIC.len()];
+        if file.size() < begin.len() as u64 {
+            return Ok(false);
+        }
+        file.read_at(0, &mut begin)?;
+        Ok(begin == MAGIC)
     }
 
     /// Opens or creates a store over `storage`. Blocks.

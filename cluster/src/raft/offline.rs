@@ -6,7 +6,7 @@ use std::path::Path;
 
 use openraft::EntryPayload;
 
-use super::backend::{Backend, Fact, Redb, Write};
+use super::backend::{Backend, Fact, Loaded, Redb, Write};
 use super::log::{Image, blocking};
 use super::snapshot::{Content, Shelf};
 use super::types::{
@@ -39,12 +39,21 @@ pub struct Held {
     pub membership: Membership,
 }
 
-/// Makes an empty log's store. Blocks.
+/// Makes an empty log's store, for a node that has no identity yet. What a try before this one left half made is removed.
+/// Blocks.
 ///
 /// # Errors
-/// The disk's.
+/// The disk's; `InvalidData` if there is a log: it is some node's.
 pub fn create(world: &World) -> io::Result<()> {
-    Redb::open(world, Path::new(STORE)).map(drop)
+    let path = Path::new(STORE);
+    if !Redb::is_whole(world, path)? {
+        world.disk.remove(path)?;
+    }
+    if Redb::open(world, path)?.load()? == Loaded::default() {
+        return Ok(());
+    }
+    let text = format!("{STORE} holds a log, but the file that says whose it is, is missing");
+    Err(io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
 /// Reads the disk of a stopped node, and applies all that its log holds: what an election won by this node would commit.

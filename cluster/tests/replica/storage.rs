@@ -300,3 +300,42 @@ async fn a_member_whose_log_is_gone_is_refused_in_words_and_no_log_is_made_in_it
         assert_eq!(std::fs::metadata(&path).map_or(0, |file| file.len()), 0, "no log was made");
     }
 }
+
+#[tokio::test]
+async fn a_log_that_was_left_half_made_is_made_anew() {
+    // given a disk on which a node ended while it made its log, for which it has no identity yet
+    let nodes = nodes(&["n1"]);
+    std::fs::write(nodes[0].dir.path().join("raft.redb"), [0; 8192]).expect("written");
+    // when the node starts, then it can have a log
+    let replica = nodes[0].start().await.replica;
+    replica.found().await.expect("what lies there is nobody's");
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_whose_identity_is_gone_is_refused_in_words_and_kept() {
+    // given a member's disk without the file that says whose it is
+    let nodes = nodes(&["n1"]);
+    let replica = nodes[0].start().await.replica;
+    replica.found().await.expect("an empty disk can found");
+    let state = replica.digest().await.expect("it has a state");
+    replica.stop().await;
+    let identity = nodes[0].dir.path().join("identity");
+    let whose = std::fs::read(&identity).expect("it is there");
+    std::fs::remove_file(&identity).expect("it was there");
+    // when it is to become a node again
+    let started = nodes[0].start().await;
+    assert!(started.replica.found().await.is_err(), "it would forget what it has acknowledged");
+    // then it says what is missing
+    let fatal = started.fatal.borrow().clone().expect("it can not go on");
+    assert!(
+        fatal.to_string().contains("raft.redb holds a log, but the file that says whose it is"),
+        "{fatal}"
+    );
+    started.replica.stop().await;
+    // and once that is back, the node is
+    std::fs::write(&identity, whose).expect("written");
+    let replica = nodes[0].start().await.replica;
+    until(&replica, "the log", |view| view.is_leader && view.applied_index > state.0).await;
+    replica.stop().await;
+}

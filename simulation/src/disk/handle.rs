@@ -52,7 +52,9 @@ impl Disk for DiskHandle {
     fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         let inner = self.disk.inner();
         inner.reads(self.life)?;
-        Ok(inner.files.get(&inner.at(path)).cloned())
+        let path = inner.at(path);
+        let file = inner.files.get(&path).cloned();
+        Ok(file.or_else(|| inner.stores.get(&path).map(|store| store.bytes().to_owned())))
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {

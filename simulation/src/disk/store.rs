@@ -29,6 +29,11 @@ impl Store {
         self.view.len() as u64
     }
 
+    /// As the process reads it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.view
+    }
+
     pub fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         out.copy_from_slice(&self.view[range(offset, out.len(), self.view.len())?]);
         Ok(())

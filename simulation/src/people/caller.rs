@@ -95,6 +95,9 @@ async fn call(party: Party, host: HostNumber, pattern: Pattern) {
             sent += 1;
             if caller.begin(node) {
                 asked.spawn(caller.clone().ask(node, sent));
+            } else {
+                let (route, tenant) = (caller.pattern.target.clone(), caller.pattern.tenant.clone());
+                caller.party.witness.tell(Event::HeldBack { node, route, tenant });
             }
         }
     }
@@ -123,7 +126,7 @@ impl Caller {
         let nodes = self.party.nodes.all();
         let count = nodes.len() as u64;
         let index = match self.pattern.spread {
-            Spread::One(node) => u64::from(node) - 1,
+            Spread::One(node) => return self.party.nodes.named(node),
             Spread::Turns => sent,
             Spread::HopsEachMs(each_ms) => passed_ms / each_ms,
             Spread::Skewed if sent % 10 < 9 => 0,

@@ -79,6 +79,9 @@ pub async fn operate(operator: Operator) -> Ended {
         () = operator.is_calm() => {}
         () = operator.work() => {}
     }
+    for order in operator.orders.lock().expect("no panic happens while orders are locked").drain(..) {
+        operator.witness.miss(format!("the operator's {order:?}, which was not done before the calm"));
+    }
     std::future::pending().await
 }
 
@@ -93,7 +96,8 @@ impl Operator {
     async fn work(&self) {
         let mut edition = 0;
         loop {
-            let order = self.orders.lock().expect("no panic happens while orders are locked").pop_front();
+            let orders = || self.orders.lock().expect("no panic happens while orders are locked");
+            let order = orders().front().copied();
             match order {
                 Some(Order::Edition) if edition + 1 < self.scene.gateway.len() => {
                     edition += 1;
@@ -106,8 +110,10 @@ impl Operator {
                     let body = format!("{{\"old\": \"node-{old}\", \"new\": \"node-{new}\"}}");
                     self.change("/v1/cluster/replace", body).await;
                 }
-                Some(Order::Edition) | None => {}
+                Some(Order::Edition) => self.witness.miss("an edition after the last one".to_owned()),
+                None => {}
             }
+            orders().pop_front();
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -160,6 +166,7 @@ impl Operator {
             }
         }
         self.witness.count("changes of members refused", 1);
+        self.witness.miss(format!("the operator's {path} {body}"));
     }
 
     /// Sends an edition to one node after the other until the cluster says that it is in force.

@@ -36,7 +36,14 @@ pub struct Flags {
 
 impl Default for Flags {
     fn default() -> Self {
-        Self { seed: None, nodes: None, for_ms: None, kinds: NAMES.to_vec(), gateway: Vec::new(), expect: None }
+        Self {
+            seed: None,
+            nodes: None,
+            for_ms: None,
+            kinds: NAMES.to_vec(),
+            gateway: Vec::new(),
+            expect: None,
+        }
     }
 }
 
@@ -77,6 +84,12 @@ pub fn read(
     flags: &Flags,
     open: &dyn Fn(&str) -> io::Result<String>,
 ) -> Result<Plan, String> {
+    if let Some(nodes) = flags.nodes.filter(|nodes| !(1..=NODES_MAX).contains(nodes)) {
+        return Err(format!("found {nodes} nodes, wanted 1 to {NODES_MAX}"));
+    }
+    if let Some(for_ms) = flags.for_ms.filter(|for_ms| *for_ms > FOR_MS_MAX) {
+        return Err(format!("found a run of {}, wanted a day at most", moment::show(for_ms)));
+    }
     let tree = tree::read(text).map_err(|mistake| render(name, text, &[mistake]))?;
     let mut reader = Reader { name, open, notes: Notes::default(), documents: String::new() };
     let plan = reader.plan(&Spot::root(&tree), flags);
@@ -179,7 +192,9 @@ impl Reader<'_> {
         let own = fields.optional("expect");
         let expect = match &flags.expect {
             Some((name, text)) => self.expectations(name, text, &scene, for_ms),
-            None => own.map(|spot| Expectation::list(&spot, &mut self.notes, &scene, for_ms)).unwrap_or_default(),
+            None => {
+                own.map(|spot| Expectation::list(&spot, &mut self.notes, &scene, for_ms)).unwrap_or_default()
+            }
         };
         Some(Plan { seed, for_ms, calm_ms, scene, weather, expect })
     }
@@ -443,18 +458,23 @@ weather:
 
     #[test]
     fn expectations_are_read_from_the_plan_or_from_a_file_of_their_own() {
-        let own = plan("{nodes: 3, expect: [{admitted: at least 5%, tenant: tenant-1}, {refused: 0, after: 2s}]}");
+        let own =
+            plan("{nodes: 3, expect: [{admitted: at least 5%, tenant: tenant-1}, {refused: 0, after: 2s}]}");
         assert_eq!(own.expect.len(), 2);
         assert_eq!(Plan::parse(&own.text()), Ok(own.clone()));
         let file = |text: &str| {
-            let flags = Flags { expect: Some(("expect.yaml".to_owned(), text.to_owned())), ..Flags::default() };
+            let flags =
+                Flags { expect: Some(("expect.yaml".to_owned(), text.to_owned())), ..Flags::default() };
             read_as("{nodes: 3, expect: [{recovery: at most 5s}]}", &flags)
         };
-        let other = file("expect: [{utilisation: at least 98%, quota: per-tenant}, {latency: at most 1s, percentile: 50}]");
+        let other = file(
+            "expect: [{utilisation: at least 98%, quota: lobby}, {latency: at most 1s, percentile: 50}]",
+        );
         assert_eq!(other.map(|plan| plan.expect.len()), Ok(2));
         let found = file(
             "expect:\n- {admited: 5}\n- {admitted: 5, refused: 3}\n- {admitted: 5s}\n- {recovery: at most 5s, tenant: tenant-1}\n\
-             - {served: 100%, tenant: tenant-one, route: ordres, before: 31s}\n- {utilisation: at least 98%}\n- {refused: 0, after: 9s, before: 8s}\n",
+             - {served: 100%, tenant: tenant-one, route: ordres, before: 31s}\n- {utilisation: at least 98%}\n- {refused: 0, after: 9s, before: 8s}\n\
+             - {utilisation: 5%, quota: per-tenant}\n- {served: 5, tenant: tenant-1, route: orders}\n",
         )
         .expect_err("it is full of mistakes");
         let expected = [
@@ -466,7 +486,9 @@ weather:
             "expect.yaml:6:45: error: expect[4].route: found \"ordres\", wanted the name of a route",
             "expect.yaml:6:61: error: expect[4].before: found \"31s\", wanted a time from 1ms to 30s, the end of the run",
             "expect.yaml:7:3: error: expect[5].quota: found nothing, wanted a value for `quota`",
-            "expect.yaml:8:34: error: expect[6].before: found \"8s\", wanted a time from 9.001s to 30s",
+            "expect.yaml:8:35: error: expect[6].before: found \"8s\", wanted a time from 9.001s to 30s, the end of the run",
+            "expect.yaml:9:3: error: expect[7]: found a map, wanted a `tenant`: the quota counts by tenant",
+            "expect.yaml:10:3: error: expect[8]: found a map, wanted tenant and route of a caller: tenant-1 does not call orders",
         ];
         for line in expected {
             assert!(found.contains(line), "no {line:?} in\n{found}");

@@ -1,7 +1,7 @@
-//! The JSON Schema of plan files, for editors. It knows shapes and units; what one part may say about another, only
+//! The JSON Schemas of plan files and of files with expectations, for editors. It knows shapes and units; what one part may say about another, only
 //! [`super::read()`] knows.
 //!
-//! `WRITE_SCHEMAS=1 cargo test -p quorumgate-simulation --bin quorumgate-simulation schema` writes the file anew.
+//! `WRITE_SCHEMAS=1 cargo test -p quorumgate-simulation --lib schema` writes the files anew.
 
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Plan;
 use crate::event::Token;
+use crate::expectation::{EXPECTATIONS_MAX, Measure};
 use crate::scene::NODES_MAX;
 use crate::weather::NAMES;
 
@@ -41,6 +42,7 @@ fn schema() -> Value {
         json!({"type": "string", "pattern": format!("^at [0-9.]+[a-z]+ ({})( .*|,.*)?$", NAMES.join("|"))});
     let weather = json!({"type": "array", "items": trouble, "maxItems": 10_000});
     let sections = [
+        ("expect", expectations(), "Figures that the run must come to, besides the promises."),
         (
             "seed",
             json!({"type": "integer", "minimum": 0}),
@@ -78,19 +80,74 @@ fn schema() -> Value {
     document("quorumgate: plan of a simulation", object(&[], sections))
 }
 
+fn expectations() -> Value {
+    let bound = |unit: &str| {
+        let text =
+            json!({"type": "string", "pattern": format!("^(at least |at most )?{unit}$|^{unit} to {unit}$")});
+        // `refused: 0` is a number in YAML.
+        if unit.contains("[0-9]+|") {
+            json!({"anyOf": [{"type": "integer", "minimum": 0}, text]})
+        } else {
+            text
+        }
+    };
+    let (count, percent, time) = ("[0-9]+", "[0-9]+(\\.[0-9]{1,3})?%", "[0-9.]+(ms|s|m|min|h|d)");
+    let of = |unit: &str, fields: &[&'static str], measure: &'static str| {
+        let described = |field: &'static str| match field {
+            "percentile" => (integer(1, 100), "Of so many requests in a hundred; without it, 99."),
+            "after" => {
+                (json!({"type": "string"}), "Of requests sent from then on; the first caller calls at 0s.")
+            }
+            "before" => (json!({"type": "string"}), "Of requests sent until then."),
+            "tenant" => (text(), "Of this tenant alone."),
+            "route" => (text(), "Of this route alone."),
+            _ => (text(), "The quota."),
+        };
+        let mut properties = serde_json::Map::from_iter([(measure.to_owned(), bound(unit))]);
+        for field in fields {
+            let (mut schema, about) = described(field);
+            schema["description"] = about.into();
+            properties.insert((*field).to_owned(), schema);
+        }
+        let quota: &[&str] = if fields.contains(&"quota") { &["quota"] } else { &[] };
+        let required = [&[measure], quota].concat();
+        json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+    };
+    let all = Measure::ALL.map(|(name, measure)| match measure {
+        Measure::Admitted | Measure::Answers(_) => {
+            of(&format!("({count}|{percent})"), &["tenant", "route", "after", "before"], name)
+        }
+        Measure::Utilisation => of(percent, &["quota", "tenant", "after", "before"], name),
+        Measure::Latency => of(time, &["percentile", "tenant", "route", "after", "before"], name),
+        Measure::Recovery => of(time, &[], name),
+    });
+    json!({"type": "array", "items": {"anyOf": all}, "maxItems": EXPECTATIONS_MAX})
+}
+
+/// Of a file with nothing else.
+fn expect() -> Value {
+    let about = "Figures that a run must come to, besides the promises.";
+    document(
+        "quorumgate: expectations of a simulation",
+        object(&["expect"], [("expect", expectations(), about)]),
+    )
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 #[test]
-fn the_schema_is_what_the_code_says() {
-    let path = root().join("schema/plan.schema.json");
-    let expected = serde_json::to_string_pretty(&schema()).expect("a schema is JSON") + "\n";
-    if std::env::var_os("WRITE_SCHEMAS").is_some() {
-        std::fs::write(&path, &expected).expect("the folder is there");
+fn the_schemas_are_what_the_code_says() {
+    for (file, schema) in [("plan", schema()), ("expect", expect())] {
+        let path = root().join(format!("schema/{file}.schema.json"));
+        let expected = serde_json::to_string_pretty(&schema).expect("a schema is JSON") + "\n";
+        if std::env::var_os("WRITE_SCHEMAS").is_some() {
+            std::fs::write(&path, &expected).expect("the folder is there");
+        }
+        let found = std::fs::read_to_string(&path).expect("the file is there");
+        assert!(found == expected, "{} is out of date; see the top of this file", path.display());
     }
-    let found = std::fs::read_to_string(&path).expect("the file is there");
-    assert!(found == expected, "{} is out of date; see the top of this file", path.display());
 }
 
 #[test]
@@ -98,10 +155,11 @@ fn plans_fit_their_schema_and_slips_do_not() {
     let validator = jsonschema::validator_for(&schema()).expect("it is a schema");
     let value = |text: &str| -> Value { serde_saphyr::from_str(text).expect("it is YAML") };
     let mut texts: Vec<String> = (0..30).map(|seed| Plan::draw(seed, None, 30_000, &NAMES).text()).collect();
-    for folder in ["seeds", "examples"] {
+    for folder in ["seeds", "scenarios", "examples"] {
         for entry in std::fs::read_dir(root().join(folder)).expect("the folder is there") {
             let path = entry.expect("it can be read").path();
-            if path.file_name().is_some_and(|name| name != "gateway.yaml") {
+            let is_yaml = path.extension().is_some_and(|extension| extension == "yaml");
+            if is_yaml && path.file_name().is_some_and(|name| name != "gateway.yaml") {
                 texts.push(std::fs::read_to_string(path).expect("it can be read"));
             }
         }
@@ -115,5 +173,19 @@ fn plans_fit_their_schema_and_slips_do_not() {
         ["{sed: 1}", "{for: 30}", "{nodes: 8}", "{weather: [at 1s isolat leader]}", "{traffic: [{route: a}]}"]
     {
         assert!(!validator.is_valid(&value(slip)), "{slip}");
+    }
+    let validator = jsonschema::validator_for(&expect()).expect("it is a schema");
+    let good = "{expect: [{admitted: at least 95.5%}, {refused: 0, tenant: a}, {latency: 1ms to 2s, percentile: 50}]}";
+    assert!(validator.is_valid(&value(good)));
+    for slip in [
+        "{}",
+        "{admitted: 5s}",
+        "{admited: 5}",
+        "{admitted: 5, refused: 1}",
+        "{utilisation: 5%}",
+        "{latency: 5}",
+        "{recovery: 5s, tenant: a}",
+    ] {
+        assert!(!validator.is_valid(&value(&format!("{{expect: [{slip}]}}"))), "{slip}");
     }
 }

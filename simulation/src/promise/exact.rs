@@ -122,25 +122,30 @@ impl Exact {
 }
 
 impl Exact {
-    /// Tokens admitted in a time, and those that the quota allows in it at its exact rate, of all its buckets that were
-    /// asked for, or of a tenant's. None: nobody was admitted.
-    ///
-    /// - `full`: each bucket begins with its burst.
+    /// Tokens admitted in a time, and those that the quota allows in it at its exact rate: what is left of its buckets
+    /// when the time begins, and what comes in. Of one tenant, or of all buckets that anybody was admitted from. None:
+    /// the quota is not judged, or nothing is known of it.
     pub fn used(
         &self,
         quota: &str,
         tenant: Option<&str>,
         time: RangeInclusive<TrueNs>,
-        full: bool,
     ) -> Option<(f64, f64)> {
+        if self.unjudged.contains_key(quota) {
+            return None;
+        }
         let asked = self.admissions.iter().filter(|((held, _), bucket)| {
             held == quota && tenant.is_none_or(|tenant| tenant == bucket.tenant)
         });
         let of_bucket = |bucket: &Admissions| {
-            let used = bucket.all.iter().filter(|(at, ..)| time.contains(at)).map(|(.., cost)| *cost as f64).sum();
-            (used, allowed(&self.amounts(quota, &bucket.tenant), &time, full))
+            let used =
+                bucket.all.iter().filter(|(at, ..)| time.contains(at)).map(|(.., cost)| *cost as f64).sum();
+            (used, allowed(&self.amounts(quota, &bucket.tenant), &bucket.all(), &time))
         };
-        asked.map(|(_, bucket)| of_bucket(bucket)).reduce(|(used, may), (more, may_more)| (used + more, may + may_more))
+        let all = asked.map(|(_, bucket)| of_bucket(bucket));
+        let sum = all.reduce(|(used, may), (more, may_more)| (used + more, may + may_more));
+        // Of a tenant that got nothing at all there is no bucket, and all that it might have had.
+        sum.or_else(|| Some((0.0, allowed(&self.amounts(quota, tenant?), &[], &time))))
     }
 
     /// The course of every bucket, against the bound of clocks within theirs.
@@ -212,17 +217,16 @@ impl Promise for Exact {
     }
 }
 
-/// What comes into a bucket in a time; `full`: and its burst.
-fn allowed(amounts: &[(TrueNs, Amount)], time: &RangeInclusive<TrueNs>, full: bool) -> f64 {
-    let mut allowed = 0.0;
-    for (index, (from, amount)) in amounts.iter().enumerate() {
-        let until = amounts.get(index + 1).map_or(TrueNs::MAX, |next| next.0);
-        let (rate, burst) = amount.unwrap_or_default();
-        let ns = until.min(*time.end()).saturating_sub((*from).max(*time.start()));
-        allowed += ns as f64 * rate;
-        if full && (*from..until).contains(time.start()) {
-            allowed += burst;
-        }
+/// What a perfect bucket holds when a time begins, and what comes into it until its end.
+fn allowed(amounts: &[(TrueNs, Amount)], admissions: &[(TrueNs, u64)], time: &RangeInclusive<TrueNs>) -> f64 {
+    let (from, until) = (*time.start(), *time.end());
+    let before = admissions.iter().copied().take_while(|(at, _)| *at < from);
+    let look: Vec<(TrueNs, u64)> = before.chain([(from, 0)]).collect();
+    let mut allowed = levels(amounts, 0.0, &look).last().map_or(0.0, |(_, level, _)| level.max(0.0));
+    for (index, (begins, amount)) in amounts.iter().enumerate() {
+        let ends = amounts.get(index + 1).map_or(TrueNs::MAX, |next| next.0);
+        let ns = ends.min(until).saturating_sub((*begins).max(from));
+        allowed += ns as f64 * amount.unwrap_or_default().0;
     }
     allowed
 }

@@ -33,6 +33,8 @@ pub struct Expected {
     calm: Option<TrueNs>,
     converged: Option<TrueNs>,
     requests: BTreeMap<RequestNumber, Course>,
+    /// Requests that their callers could not even send.
+    held_back: Vec<Course>,
 }
 
 /// One request.
@@ -55,6 +57,7 @@ impl Expected {
             calm: None,
             converged: None,
             requests: BTreeMap::new(),
+            held_back: Vec::new(),
         }
     }
 
@@ -71,6 +74,11 @@ impl Expected {
                 let (tenant, target) = (request.tenant.clone(), request.route.clone());
                 let course = Course { sent: at, tenant, target, admitted: false, done: None };
                 self.requests.insert(request.number, course);
+            }
+            Event::HeldBack { route, tenant, .. } => {
+                let done = Some((at, Answer::Broken));
+                let (tenant, target) = (tenant.clone(), route.clone());
+                self.held_back.push(Course { sent: at, tenant, target, admitted: false, done });
             }
             Event::Reached { number, .. } => {
                 if let Some(course) = self.requests.get_mut(number) {
@@ -89,7 +97,16 @@ impl Expected {
     }
 
     /// Judges all of them, when the run is over.
-    pub fn outcomes(&self) -> Vec<Outcome> {
+    ///
+    /// - `missed`: what the plan has happen, and did not. Whoever expects something, expects it of what he planned.
+    /// - `cut_off`: a promise was broken, so that the run says nothing of the rest.
+    pub fn outcomes(&self, missed: &[String], cut_off: bool) -> Vec<Outcome> {
+        let outcome =
+            |expected: String, found: &str| Outcome { expected, found: found.to_owned(), met: false };
+        if cut_off {
+            let all = self.expectations.iter();
+            return all.map(|it| outcome(it.to_string(), "nothing: a promise was broken before")).collect();
+        }
         let judged = |expectation: &Expectation| {
             let figure = self.figure(expectation);
             let bound = &expectation.bound;
@@ -99,7 +116,9 @@ impl Expected {
                 met: figure.is_some_and(|figure| bound.holds(figure)),
             }
         };
-        self.expectations.iter().map(judged).collect()
+        let missed = missed.iter().filter(|_| !self.expectations.is_empty());
+        let missed = missed.map(|what| outcome(format!("{what} happens"), "nobody whom it could befall"));
+        self.expectations.iter().map(judged).chain(missed).collect()
     }
 
     fn figure(&self, it: &Expectation) -> Option<Figure> {
@@ -107,7 +126,7 @@ impl Expected {
         let from = begun + it.after_ms.unwrap_or(0) * MS_NS;
         let until = it.before_ms.map_or(begun + self.for_ns, |ms| begun + ms * MS_NS);
         let courses = || {
-            self.requests.values().filter(move |course| {
+            self.requests.values().chain(&self.held_back).filter(move |course| {
                 (from..=until).contains(&course.sent)
                     && it.tenant.as_ref().is_none_or(|tenant| *tenant == course.tenant)
                     && it.route.as_ref().is_none_or(|route| *route == course.target.route)
@@ -121,9 +140,8 @@ impl Expected {
                 Some(requests(courses().filter(such).count()))
             }
             Measure::Utilisation => {
-                let full = it.after_ms.is_none();
                 let (found, allowed) =
-                    self.exact.used(it.quota.as_deref()?, it.tenant.as_deref(), from..=until, full)?;
+                    self.exact.used(it.quota.as_deref()?, it.tenant.as_deref(), from..=until)?;
                 Some(Figure { found, of: Some(allowed) })
             }
             Measure::Latency => {
@@ -155,60 +173,90 @@ mod tests {
 
     const S: TrueNs = 1_000 * MS_NS;
 
-    /// Ten requests of tenant-1, one a second from the first second on; the last four are refused, the others are answered
-    /// after 100 ms each.
+    /// Twelve requests of tenant-1, one a second from the first second on, answered after 100 ms each: six 200, three 429,
+    /// 401, 500, and one that was not even sent.
     fn judged(expect: &str) -> Outcome {
         let mut plan = Plan::draw(3, Some(3), 20_000, &[]);
         limit_second(&mut plan, "{rate: 1/s, burst: 2}");
         let text = plan.text().replace("expect: []", &format!("expect: [{expect}]"));
         let plan = Plan::parse(&text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let mut expected = Expected::new(&plan);
-        for number in 0..10 {
+        for number in 0..11 {
             let at = S + number * S;
             let Event::Sent(request) = sent(number, Token::Good) else { unreachable!("it was sent") };
             expected.see(at, &Event::Sent(Request { tenant: "tenant-1".to_owned(), ..request }));
-            let Event::Reached { node, upstream, .. } = reached(number, "first") else { unreachable!("it did") };
+            let Event::Reached { node, upstream, .. } = reached(number, "first") else {
+                unreachable!("it did")
+            };
             let charge = Charge { quota: "per-tenant".to_owned(), key: "k".to_owned(), cost: 1, at };
             if number < 6 {
                 expected.see(at, &Event::Reached { number, node, upstream, charges: vec![charge] });
                 expected.see(at + S / 10, &answered(number, 200, Some(number)));
             } else {
-                expected.see(at + S / 10, &answered(number, 429, None));
+                let status = [429, 429, 429, 401, 500][usize::try_from(number - 6).expect("a small number")];
+                expected.see(at + S / 10, &answered(number, status, None));
             }
         }
-        expected.see(12 * S, &Event::Calm);
-        expected.see(14 * S, &Event::Converged { revision: 1, applied: 1 });
-        expected.outcomes().remove(0)
+        let Event::Sent(Request { route, .. }) = sent(11, Token::Good) else { unreachable!("it was sent") };
+        expected.see(12 * S, &Event::HeldBack { node: 1, route, tenant: "tenant-1".to_owned() });
+        expected.see(13 * S, &Event::Calm);
+        expected.see(15 * S, &Event::Converged { revision: 1, applied: 1 });
+        expected.outcomes(&[], false).remove(0)
     }
 
     #[test]
     fn every_measure_is_measured() {
         for (expect, found) in [
-            ("{admitted: 6}", "6 of 10"),
-            ("{served: 60%, tenant: tenant-1, route: orders}", "60.00% (6 of 10)"),
-            ("{refused: 4, after: 5s}", "4 of 5"),
+            ("{admitted: 6}", "6 of 12"),
+            ("{served: 50%, route: orders}", "50.000% (6 of 12)"),
+            ("{refused: 3, after: 5s}", "3 of 7"),
             ("{refused: 0, before: 5.500s}", "0 of 6"),
-            ("{unauthorized: 0}", "0 of 10"),
-            ("{failed: 0}", "0 of 10"),
-            ("{unanswered: 0}", "0 of 10"),
-            ("{utilisation: 27% to 28%, quota: per-tenant, tenant: tenant-1}", "27.27% (6 of 22)"),
-            ("{utilisation: 100%, quota: per-tenant, after: 1s, before: 4s}", "133.33% (4 of 3)"),
+            ("{unauthorized: 1}", "1 of 12"),
+            ("{failed: 1, after: 10s}", "1 of 2"),
+            ("{unanswered: 1}", "1 of 12"),
+            ("{utilisation: 27% to 28%, quota: per-tenant, tenant: tenant-1}", "27.273% (6 of 22)"),
+            // Full again after a second, and a token each second after it; both ends belong to it.
+            (
+                "{utilisation: 80%, quota: per-tenant, tenant: tenant-1, after: 1s, before: 4s}",
+                "80.000% (4 of 5)",
+            ),
             ("{latency: at most 100ms}", "100ms"),
             ("{recovery: 2s}", "2s"),
         ] {
             let outcome = judged(expect);
             assert_eq!(outcome.found, found, "{expect}: {outcome:?}");
-            assert_eq!(outcome.met, !expect.contains("100%"), "{expect}: {outcome:?}");
+            assert!(outcome.met, "{expect}: {outcome:?}");
         }
     }
 
     #[test]
     fn what_is_not_met_is_found() {
-        for expect in ["{admitted: at least 7}", "{refused: at most 39%}", "{latency: at most 99ms}", "{recovery: 1s}"]
+        for expect in
+            ["{admitted: at least 7}", "{refused: at most 24%}", "{latency: at most 99ms}", "{recovery: 1s}"]
         {
             assert!(!judged(expect).met, "{expect}");
         }
-        let nobody = judged("{served: 100%, tenant: tenant-2}");
-        assert!(!nobody.met, "{nobody:?}");
+        for nobody in [
+            "{served: 100%, tenant: tenant-2}",
+            "{refused: 0, tenant: tenant-2}",
+            "{latency: 0s, tenant: tenant-2}",
+        ] {
+            assert!(!judged(nobody).met, "{nobody}");
+        }
+        let starved = judged("{utilisation: at least 1%, quota: per-tenant, tenant: tenant-2}");
+        assert!(!starved.met && starved.found.starts_with("0.000% (0 of"), "{starved:?}");
+    }
+
+    #[test]
+    fn what_was_planned_and_did_not_happen_is_not_as_expected_and_a_cut_off_run_says_nothing() {
+        let plan = Plan::draw(3, Some(3), 20_000, &[]);
+        let missed = ["at 2s kill leader for 5s".to_owned()];
+        assert_eq!(Expected::new(&plan).outcomes(&missed, false), vec![], "nothing is expected");
+        let plan = Plan::parse(&plan.text().replace("expect: []", "expect: [{recovery: at most 1h}]"))
+            .expect("a plan");
+        let outcomes = Expected::new(&plan).outcomes(&missed, false);
+        assert!(outcomes.iter().any(|it| it.expected == "at 2s kill leader for 5s happens" && !it.met));
+        let outcomes = Expected::new(&plan).outcomes(&[], true);
+        assert!(outcomes.len() == 1 && !outcomes[0].met);
     }
 }

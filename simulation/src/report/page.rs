@@ -6,6 +6,7 @@ use super::chart::{Axis, LEFT, Span, escape, number, svg};
 use super::{Answer, Chronicle, Life, NODES_END, SECOND, Second};
 use crate::clock::{MS_NS, TrueNs};
 use crate::promise::exact::Course;
+use crate::promise::expected::Outcome;
 use crate::run::Report;
 
 const STYLE: &str = include_str!("page.css");
@@ -19,7 +20,9 @@ const LANE: f64 = 26.0;
 pub fn page(run: &Chronicle, report: &Report) -> String {
     let from = run.begun.unwrap_or(0);
     let span = Span { from, to: (report.simulated_ms * MS_NS).max(from + SECOND) };
-    let broken_at = report.broken.as_ref().map(|broken| broken.at_ms * MS_NS);
+    // What is not as expected is so as a whole, at no instant.
+    let broken = report.broken.as_ref().filter(|_| !report.is_unexpected());
+    let broken_at = broken.map(|broken| broken.at_ms * MS_NS);
     let mut html = format!(
         "<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
          <title>quorumgate: seed {}</title><style>{STYLE}</style>\n<main>\n",
@@ -56,6 +59,9 @@ fn verdict(run: &Chronicle, report: &Report, span: Span) -> String {
     let count = |what: &str| report.counts.get(what).copied().unwrap_or(0);
     let (class, text) = match &report.broken {
         None => ("kept", "Every promise was kept.".to_owned()),
+        Some(_) if report.is_unexpected() => {
+            ("lost", "Every promise was kept, but not every expectation was met.".to_owned())
+        }
         Some(broken) => (
             "lost",
             format!(
@@ -83,11 +89,23 @@ fn verdict(run: &Chronicle, report: &Report, span: Span) -> String {
         .iter()
         .map(|(name, value)| format!("<div class=tile><b>{value}</b><span>{name}</span></div>"))
         .collect();
+    let expected: String = report.expected.iter().map(outcome).collect();
+    let expected =
+        if expected.is_empty() { expected } else { format!("<table class=expected>{expected}</table>") };
     format!(
-        "<header><h1>{} nodes, seed {}, {} s</h1><p class=\"verdict {class}\">{text}</p><div class=tiles>{tiles}</div></header>\n",
+        "<header><h1>{} nodes, seed {}, {} s</h1><p class=\"verdict {class}\">{text}</p>{expected}<div class=tiles>{tiles}</div></header>\n",
         run.plan.scene.nodes,
         report.seed,
         report.simulated_ms / 1000
+    )
+}
+
+fn outcome(Outcome { expected, found, met }: &Outcome) -> String {
+    let (class, word) = if *met { ("kept", "met") } else { ("lost", "not met") };
+    format!(
+        "<tr><td class=\"verdict {class}\">{word}<td>{}<td>found {}</tr>",
+        escape(expected),
+        escape(found)
     )
 }
 

@@ -69,7 +69,9 @@ impl Town {
         if let Kind::RollingRestart = trouble.kind {
             return self.roll(trouble.for_ms);
         }
-        let Some(undo) = self.befall(&trouble.kind, until) else { return };
+        let Some(undo) = self.befall(&trouble.kind, until) else {
+            return self.witness.miss(trouble.to_string());
+        };
         self.witness.tell(Event::Trouble(trouble.to_string()));
         self.witness.count(&format!("trouble: {name}"), 1);
         self.troubles.under_way.push((until, name.to_owned(), undo));
@@ -388,9 +390,7 @@ impl Town {
         let nodes = self.operator.nodes.all();
         let after = |number: HostNumber| nodes.iter().find(|node| **node > number).unwrap_or(&nodes[0]);
         match whom {
-            Whom::Node(number) if nodes.contains(&number) => number,
-            // It has left: whoever stands in its place.
-            Whom::Node(number) => nodes[usize::from(number.max(1) - 1) % nodes.len()],
+            Whom::Node(number) => self.operator.nodes.named(number),
             Whom::Leader => self.witness.leader(),
             Whom::Follower => *after(self.witness.leader()),
             Whom::Holder => self.witness.holder(),
