@@ -237,13 +237,13 @@ mod tests {
             assert!(!judged(expect).met, "{expect}");
         }
         for nobody in [
-            "{served: 100%, tenant: tenant-2}",
-            "{refused: 0, tenant: tenant-2}",
-            "{latency: 0s, tenant: tenant-2}",
+            "{served: 100%, tenant: tenant-3}",
+            "{refused: 0, tenant: tenant-3}",
+            "{latency: 0s, tenant: tenant-3}",
         ] {
             assert!(!judged(nobody).met, "{nobody}");
         }
-        let starved = judged("{utilisation: at least 1%, quota: per-tenant, tenant: tenant-2}");
+        let starved = judged("{utilisation: at least 1%, quota: per-tenant, tenant: tenant-3}");
         assert!(!starved.met && starved.found.starts_with("0.000% (0 of"), "{starved:?}");
     }
 
