@@ -46,6 +46,8 @@ pub struct Request {
     pub idempotent: bool,
     /// As claimed by the token.
     pub tenant: String,
+    /// As claimed by the token.
+    pub client: String,
     /// What it shows.
     pub token: Token,
 }
@@ -155,7 +157,7 @@ pub enum Event {
     /// A caller sent a request.
     Sent(Request),
     /// A caller that waits for too many answers of a node did not send that node one more.
-    HeldBack { node: HostNumber, route: Arc<Target>, tenant: String },
+    HeldBack { node: HostNumber, route: Arc<Target>, tenant: String, client: String },
     /// What became of it.
     Done { number: RequestNumber, node: HostNumber, fate: Fate },
     /// A request reached an upstream through a node.

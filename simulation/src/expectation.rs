@@ -17,7 +17,7 @@ use config::spot::{Fields, Notes, Spot, Wanted, nearest};
 use config::tree::Value;
 
 use crate::event::Answer;
-use crate::scene::Scene;
+use crate::scene::{Caller, Scene};
 use crate::{edition, moment, plan};
 
 /// What is measured.
@@ -94,6 +94,8 @@ pub struct Expectation {
     pub bound: Bound,
     /// Of this tenant alone.
     pub tenant: Option<String>,
+    /// Of this client alone.
+    pub client: Option<String>,
     /// Of this route alone.
     pub route: Option<String>,
     /// Of this quota; utilisation names one.
@@ -204,7 +206,13 @@ impl fmt::Display for Expectation {
             Some(percentile) => write!(f, "{} of {percentile} in 100 {bound}", measure.name())?,
             None => write!(f, "{} {bound}", measure.name())?,
         }
-        for (key, of) in [("quota", &self.quota), ("tenant", &self.tenant), ("route", &self.route)] {
+        let names = [
+            ("quota", &self.quota),
+            ("tenant", &self.tenant),
+            ("client", &self.client),
+            ("route", &self.route),
+        ];
+        for (key, of) in names {
             if let Some(of) = of {
                 write!(f, ", {key} {of}")?;
             }
@@ -218,7 +226,7 @@ impl fmt::Display for Expectation {
     }
 }
 
-const FILTERS: [&str; 6] = ["tenant", "route", "quota", "percentile", "after", "before"];
+const FILTERS: [&str; 7] = ["tenant", "client", "route", "quota", "percentile", "after", "before"];
 /// More say nothing that fewer would not.
 pub const EXPECTATIONS_MAX: usize = 200;
 const PERCENTILE: u64 = 99;
@@ -227,7 +235,13 @@ impl Expectation {
     /// As a plan says it.
     pub fn yaml(&self) -> String {
         let mut fields = vec![format!("{}: {}", self.measure.name(), self.bound)];
-        for (key, name) in [("tenant", &self.tenant), ("route", &self.route), ("quota", &self.quota)] {
+        let names = [
+            ("tenant", &self.tenant),
+            ("client", &self.client),
+            ("route", &self.route),
+            ("quota", &self.quota),
+        ];
+        for (key, name) in names {
             fields.extend(name.as_ref().map(|name| format!("{key}: {}", plan::word(name))));
         }
         fields.extend(self.percentile.map(|percentile| format!("percentile: {percentile}")));
@@ -264,6 +278,7 @@ impl Expectation {
         for (key, fitting) in FILTERS.into_iter().zip([
             of_requests,
             of_requests && !has_quota,
+            of_requests && !has_quota,
             has_quota,
             has_percentile,
             of_requests,
@@ -276,6 +291,8 @@ impl Expectation {
         }
         let tenant =
             fields.optional("tenant").map(|spot| spot.parse(notes, |text| known_tenant(scene, text)));
+        let client =
+            fields.optional("client").map(|spot| spot.parse(notes, |text| known_client(scene, text)));
         // Where no document could be read, no name is wrong.
         let readable = !scene.gateway.is_empty();
         let route = |text: &str| match readable {
@@ -297,17 +314,23 @@ impl Expectation {
             spot.wrong(notes, format!("{a} `tenant`: the quota {counts} by tenant"));
             fits = false;
         }
-        if let (Some(Some(tenant)), Some(Some(route))) = (&tenant, &route)
-            && !scene.callers.iter().any(|caller| caller.tenant == *tenant && caller.route == *route)
-        {
-            spot.wrong(notes, format!("tenant and route of a caller: {tenant} does not call {route}"));
+        let is = |field: &Option<Option<String>>, held: &str| match field {
+            Some(Some(wanted)) => wanted == held,
+            _ => true,
+        };
+        let calls = |caller: &Caller| {
+            is(&tenant, &caller.tenant) && is(&client, caller.client()) && is(&route, &caller.route)
+        };
+        let of_somebody = tenant.is_some() || client.is_some() || route.is_some();
+        if of_somebody && !scene.callers.iter().any(calls) {
+            spot.wrong(notes, "tenant, client and route of a caller; none has all of these");
             fits = false;
         }
         // A field that was there and wrong was noted.
-        let (tenant, route, quota) = (whole(tenant)?, whole(route)?, whole(quota)?);
+        let (tenant, client, route, quota) = (whole(tenant)?, whole(client)?, whole(route)?, whole(quota)?);
         let (after_ms, before_ms) = (whole(after_ms)?, whole(before_ms)?);
         let bound = bound.filter(|_| fits)?;
-        Some(Self { measure, bound, tenant, route, quota, percentile, after_ms, before_ms })
+        Some(Self { measure, bound, tenant, client, route, quota, percentile, after_ms, before_ms })
     }
 }
 
@@ -362,6 +385,14 @@ fn known_tenant(scene: &Scene, text: &str) -> Result<String, Wanted> {
     match known().any(|tenant| tenant == text) {
         true => Ok(text.to_owned()),
         false => Err(Wanted { wanted: "the tenant of a caller".to_owned(), help: nearest(text, known()) }),
+    }
+}
+
+fn known_client(scene: &Scene, text: &str) -> Result<String, Wanted> {
+    let known = || scene.callers.iter().map(Caller::client);
+    match known().any(|client| client == text) {
+        true => Ok(text.to_owned()),
+        false => Err(Wanted { wanted: "the client of a caller".to_owned(), help: nearest(text, known()) }),
     }
 }
 

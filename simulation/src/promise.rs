@@ -48,6 +48,11 @@ pub trait Promise {
         Ok(())
     }
 
+    /// When it was broken, if that was before it was judged.
+    fn broken_at(&self) -> Option<TrueNs> {
+        None
+    }
+
     /// What it counted for the coverage.
     fn counts(&self) -> Counts {
         Counts::new()
@@ -110,6 +115,7 @@ mod testing {
             route,
             idempotent: false,
             tenant: "tenant-0".to_owned(),
+            client: "tenant-0".to_owned(),
             token,
         })
     }

@@ -1,11 +1,11 @@
 //! One run of a plan, in this process: the history's fingerprint, what was counted, and the first broken promise.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{MS_NS, TrueNs};
+use crate::event::Event;
 use crate::plan::Plan;
 use crate::promise::expected::{Expected, Outcome};
 use crate::promise::{self, Promise};
@@ -108,7 +108,7 @@ pub fn run(plan: &Plan, files: &Files) -> Result<Report, String> {
         promises: promise::all(plan),
         expected: Expected::new(plan),
         chronicle,
-        last: VecDeque::new(),
+        heard: Vec::new(),
         verdict: None,
     };
     let mut town = Town::new(plan, hears.clone());
@@ -137,7 +137,7 @@ pub fn run(plan: &Plan, files: &Files) -> Result<Report, String> {
         promise,
         how,
         at_ms: at / MS_NS,
-        last: judge.last.into_iter().collect(),
+        last: last_lines(&judge.heard, at),
     });
     let report = Report {
         seed: plan.seed,
@@ -155,28 +155,33 @@ pub fn run(plan: &Plan, files: &Files) -> Result<Report, String> {
     Ok(report)
 }
 
+/// What happened until an instant, as far as a report shows it.
+fn last_lines(heard: &[(TrueNs, Event)], until: TrueNs) -> Vec<String> {
+    let end = heard.partition_point(|(at, _)| *at <= until);
+    let line = |(at, event): &(TrueNs, Event)| format!("{:>9.3} s {event:?}", *at as f64 / 1e9);
+    heard[end.saturating_sub(LAST)..end].iter().map(line).collect()
+}
+
 struct Judge {
     promises: Vec<Box<dyn Promise>>,
     expected: Expected,
     chronicle: Option<Chronicle>,
-    last: VecDeque<String>,
+    heard: Vec<(TrueNs, Event)>,
     verdict: Option<(TrueNs, String, String)>,
 }
 
 impl Judge {
     fn hear(&mut self, hears: &Witness, now: TrueNs) -> Result<(), String> {
         for (at, event) in hears.take() {
-            if self.last.len() == LAST {
-                self.last.pop_front();
-            }
-            self.last.push_back(format!("{:>9.3} s {event:?}", at as f64 / 1e9));
             if let Some(chronicle) = &mut self.chronicle {
                 chronicle.hear(at, &event);
             }
             self.expected.see(at, &event);
-            for index in 0..self.promises.len() {
-                if let Err(how) = self.promises[index].see(at, &event) {
-                    let name = self.promises[index].name();
+            self.heard.push((at, event));
+            let (_, event) = self.heard.last().expect("it was heard just now");
+            for promise in &mut self.promises {
+                if let Err(how) = promise.see(at, event) {
+                    let name = promise.name();
                     self.found(now, name, how.clone());
                     return Err(how);
                 }
@@ -191,8 +196,8 @@ impl Judge {
             if self.verdict.is_none()
                 && let Err(how) = self.promises[index].end()
             {
-                let name = self.promises[index].name();
-                self.found(now, name, how);
+                let (name, at) = (self.promises[index].name(), self.promises[index].broken_at());
+                self.found(at.unwrap_or(now), name, how);
             }
         }
         let outcomes = self.expected.outcomes(missed, self.verdict.is_some());

@@ -96,8 +96,8 @@ async fn call(party: Party, host: HostNumber, pattern: Pattern) {
             if caller.begin(node) {
                 asked.spawn(caller.clone().ask(node, sent));
             } else {
-                let (route, tenant) = (caller.pattern.target.clone(), caller.pattern.tenant.clone());
-                caller.party.witness.tell(Event::HeldBack { node, route, tenant });
+                let Pattern { target, tenant, client, .. } = caller.pattern.clone();
+                caller.party.witness.tell(Event::HeldBack { node, route: target, tenant, client });
             }
         }
     }
@@ -147,12 +147,12 @@ impl Caller {
     async fn ask(self: Arc<Self>, node: HostNumber, sent: u64) {
         let Pattern { target, minted, .. } = &self.pattern;
         let number = self.party.numbers.fetch_add(1, Ordering::Relaxed);
-        let (tenant, shown) = if *minted {
+        let (tenant, client, shown) = if *minted {
             let tenant = format!("{}-{sent}", self.pattern.tenant);
             let shown = token(self.pattern.pass.as_ref(), &tenant, &tenant, self.pattern.token);
-            (tenant, shown)
+            (tenant.clone(), tenant, shown)
         } else {
-            (self.pattern.tenant.clone(), self.known.clone())
+            (self.pattern.tenant.clone(), self.pattern.client.clone(), self.known.clone())
         };
         let asked = Asked {
             number,
@@ -160,6 +160,7 @@ impl Caller {
             route: target.clone(),
             idempotent: target.is_idempotent(),
             tenant,
+            client,
             token: self.pattern.token,
         };
         self.party.witness.tell(Event::Sent(asked));

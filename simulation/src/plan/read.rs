@@ -488,7 +488,7 @@ weather:
             "expect.yaml:7:3: error: expect[5].quota: found nothing, wanted a value for `quota`",
             "expect.yaml:8:35: error: expect[6].before: found \"8s\", wanted a time from 9.001s to 30s, the end of the run",
             "expect.yaml:9:3: error: expect[7]: found a map, wanted a `tenant`: the quota counts by tenant",
-            "expect.yaml:10:3: error: expect[8]: found a map, wanted tenant and route of a caller: tenant-1 does not call orders",
+            "expect.yaml:10:3: error: expect[8]: found a map, wanted tenant, client and route of a caller; none has all of these",
         ];
         for line in expected {
             assert!(found.contains(line), "no {line:?} in\n{found}");

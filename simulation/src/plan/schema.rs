@@ -100,6 +100,7 @@ fn expectations() -> Value {
             }
             "before" => (json!({"type": "string"}), "Of requests sent until then."),
             "tenant" => (text(), "Of this tenant alone."),
+            "client" => (text(), "Of this client alone."),
             "route" => (text(), "Of this route alone."),
             _ => (text(), "The quota."),
         };
@@ -115,10 +116,10 @@ fn expectations() -> Value {
     };
     let all = Measure::ALL.map(|(name, measure)| match measure {
         Measure::Admitted | Measure::Answers(_) => {
-            of(&format!("({count}|{percent})"), &["tenant", "route", "after", "before"], name)
+            of(&format!("({count}|{percent})"), &["tenant", "client", "route", "after", "before"], name)
         }
         Measure::Utilisation => of(percent, &["quota", "tenant", "after", "before"], name),
-        Measure::Latency => of(time, &["percentile", "tenant", "route", "after", "before"], name),
+        Measure::Latency => of(time, &["percentile", "tenant", "client", "route", "after", "before"], name),
         Measure::Recovery => of(time, &[], name),
     });
     json!({"type": "array", "items": {"anyOf": all}, "maxItems": EXPECTATIONS_MAX})

@@ -72,6 +72,10 @@ impl Promise for Beyond {
         self.0.end()
     }
 
+    fn broken_at(&self) -> Option<TrueNs> {
+        self.0.broken_at()
+    }
+
     fn counts(&self) -> Counts {
         let mut counts = self.0.counts();
         let admitted = counts.get("admissions judged").copied().unwrap_or(0);

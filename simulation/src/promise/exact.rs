@@ -47,6 +47,7 @@ pub struct Exact {
     /// Quota and bucket → its admissions.
     admissions: BTreeMap<(String, String), Admissions>,
     editions: Editions,
+    broken_at: Option<TrueNs>,
 }
 
 /// The admissions of one bucket.
@@ -103,6 +104,7 @@ impl Exact {
             tenants: BTreeMap::new(),
             admissions: BTreeMap::new(),
             editions: Editions::new(slack.leases_end_ns),
+            broken_at: None,
         }
     }
 
@@ -203,11 +205,16 @@ impl Promise for Exact {
     fn end(&mut self) -> Verdict {
         for ((quota, key), bucket) in &self.admissions {
             let amounts = self.amounts(quota, &bucket.tenant);
-            if let Some(broken) = overdraw(&amounts, self.slack.epsilon, &bucket.all()) {
-                return Err(format!("{quota} of {}, bucket {key}: {broken}", bucket.tenant));
+            if let Some((at, how)) = overdraw(&amounts, self.slack.epsilon, &bucket.all()) {
+                self.broken_at = Some(at);
+                return Err(format!("{quota} of {}, bucket {key}: {how}", bucket.tenant));
             }
         }
         Ok(())
+    }
+
+    fn broken_at(&self) -> Option<TrueNs> {
+        self.broken_at
     }
 
     fn counts(&self) -> Counts {
@@ -260,18 +267,23 @@ fn levels(
     levels
 }
 
-/// How a perfect bucket is overdrawn; none: it is not.
-fn overdraw(amounts: &[(TrueNs, Amount)], epsilon: f64, admissions: &[(TrueNs, u64)]) -> Option<String> {
+/// When and how a perfect bucket is overdrawn; none: it is not.
+fn overdraw(
+    amounts: &[(TrueNs, Amount)],
+    epsilon: f64,
+    admissions: &[(TrueNs, u64)],
+) -> Option<(TrueNs, String)> {
     // Less than the rounding of a thousand additions.
     let below = |(_, _, level): &&(TrueNs, f64, f64)| *level < -1e-6;
     let levels = levels(amounts, epsilon, admissions);
     let (instant, _, level) = levels.iter().find(below)?;
-    Some(format!(
+    let how = format!(
         "overdrawn by {:.3} tokens at {:.3} s of true time, with {} admissions until then",
         -level,
         *instant as f64 / 1e9,
         admissions.iter().filter(|(before, _)| before <= instant).count()
-    ))
+    );
+    Some((*instant, how))
 }
 
 #[cfg(test)]
@@ -345,9 +357,9 @@ mod tests {
                     Event::Reached { number, node: 1, upstream: "first".into(), charges: vec![charge(S)] };
                 exact.see(S, &reached).expect("judged at the end");
             }
-            exact.end()
+            (exact.end().is_ok(), exact.broken_at())
         };
-        assert_eq!(judge(2), Ok(()));
-        assert!(judge(3).is_err());
+        assert_eq!(judge(2), (true, None));
+        assert_eq!(judge(3), (false, Some(S)), "when it happened, not when it was judged");
     }
 }

@@ -9,7 +9,7 @@ use super::Promise as _;
 use super::exact::Exact;
 use crate::clock::{MS_NS, TrueNs};
 use crate::edition::Target;
-use crate::event::{Answer, Event, RequestNumber};
+use crate::event::{self, Answer, Event, RequestNumber};
 use crate::expectation::{Expectation, Figure, Measure};
 use crate::plan::Plan;
 
@@ -41,6 +41,7 @@ pub struct Expected {
 struct Course {
     sent: TrueNs,
     tenant: String,
+    client: String,
     target: Arc<Target>,
     admitted: bool,
     done: Option<(TrueNs, Answer)>,
@@ -71,14 +72,14 @@ impl Expected {
         match event {
             Event::Sent(request) => {
                 self.begun.get_or_insert(at);
-                let (tenant, target) = (request.tenant.clone(), request.route.clone());
-                let course = Course { sent: at, tenant, target, admitted: false, done: None };
-                self.requests.insert(request.number, course);
+                let event::Request { number, tenant, client, route: target, .. } = request.clone();
+                let course = Course { sent: at, tenant, client, target, admitted: false, done: None };
+                self.requests.insert(number, course);
             }
-            Event::HeldBack { route, tenant, .. } => {
+            Event::HeldBack { route, tenant, client, .. } => {
                 let done = Some((at, Answer::Broken));
-                let (tenant, target) = (tenant.clone(), route.clone());
-                self.held_back.push(Course { sent: at, tenant, target, admitted: false, done });
+                let (tenant, client, target) = (tenant.clone(), client.clone(), route.clone());
+                self.held_back.push(Course { sent: at, tenant, client, target, admitted: false, done });
             }
             Event::Reached { number, .. } => {
                 if let Some(course) = self.requests.get_mut(number) {
@@ -129,6 +130,7 @@ impl Expected {
             self.requests.values().chain(&self.held_back).filter(move |course| {
                 (from..=until).contains(&course.sent)
                     && it.tenant.as_ref().is_none_or(|tenant| *tenant == course.tenant)
+                    && it.client.as_ref().is_none_or(|client| *client == course.client)
                     && it.route.as_ref().is_none_or(|route| *route == course.target.route)
             })
         };
@@ -197,8 +199,10 @@ mod tests {
                 expected.see(at + S / 10, &answered(number, status, None));
             }
         }
-        let Event::Sent(Request { route, .. }) = sent(11, Token::Good) else { unreachable!("it was sent") };
-        expected.see(12 * S, &Event::HeldBack { node: 1, route, tenant: "tenant-1".to_owned() });
+        let Event::Sent(Request { route, client, .. }) = sent(11, Token::Good) else {
+            unreachable!("it was sent")
+        };
+        expected.see(12 * S, &Event::HeldBack { node: 1, route, tenant: "tenant-1".to_owned(), client });
         expected.see(13 * S, &Event::Calm);
         expected.see(15 * S, &Event::Converged { revision: 1, applied: 1 });
         expected.outcomes(&[], false).remove(0)
@@ -211,6 +215,7 @@ mod tests {
             ("{served: 50%, route: orders}", "50.000% (6 of 12)"),
             ("{refused: 3, after: 5s}", "3 of 7"),
             ("{refused: 0, before: 5.500s}", "0 of 6"),
+            ("{refused: 3, client: tenant-0}", "3 of 12"),
             ("{unauthorized: 1}", "1 of 12"),
             ("{failed: 1, after: 10s}", "1 of 2"),
             ("{unanswered: 1}", "1 of 12"),
