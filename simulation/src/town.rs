@@ -56,6 +56,8 @@ pub struct Town {
     stops: BTreeMap<HostNumber, oneshot::Sender<()>>,
     /// When a node's process is started again; the clock of troubles may forbid it until then.
     start_at: BTreeMap<HostNumber, TrueNs>,
+    /// Whom each node's file names.
+    named: BTreeMap<HostNumber, Vec<HostNumber>>,
     troubles: Troubles,
     /// Of each upstream, in the order of their hosts.
     moods: Vec<(String, Arc<Mutex<Vec<Mood>>>)>,
@@ -116,6 +118,7 @@ impl Town {
             disks: places.iter().map(disk).collect(),
             stops: BTreeMap::new(),
             start_at: BTreeMap::new(),
+            named: BTreeMap::new(),
             troubles: Troubles::default(),
             moods: upstreams.into_iter().map(|name| (name, Arc::default())).collect(),
             party,
@@ -223,8 +226,23 @@ impl Town {
         if hopeless {
             self.operator.nodes.remove(number);
             self.witness.count("members that left", 1);
+            self.rename_peers();
         } else {
             self.start_again_after(number, START_AGAIN_MS);
+        }
+    }
+
+    /// Who does not belong to the cluster yet, and whose file names nobody any more who does, would ask in vain for ever:
+    /// starts such nodes again, with a file that names whoever stands.
+    fn rename_peers(&mut self) {
+        let standing = self.operator.nodes.all();
+        let knows = |node: &HostNumber| {
+            let named = self.named.get(node).into_iter().flatten();
+            named.into_iter().any(|peer| peer != node && standing.contains(peer))
+        };
+        let lonely: Vec<HostNumber> = standing.iter().copied().filter(|node| !knows(node)).collect();
+        if standing.len() > 1 {
+            lonely.into_iter().for_each(|node| self.tell_to_stop(node));
         }
     }
 
@@ -257,6 +275,7 @@ impl Town {
             world(number, self.network.clone(), host.clock().clone(), self.disks[&number].attach(), chance);
         let (stop, stopped) = oneshot::channel::<()>();
         self.stops.insert(number, stop);
+        self.named.insert(number, others.clone());
         let file = node_file(number, &others, self.plan.scene.snapshot_after);
         witness::now_runs(number, self.now);
         host.start(self.now, async move {

@@ -351,7 +351,7 @@ impl Town {
         }
     }
 
-    fn tell_to_stop(&mut self, number: HostNumber) {
+    pub(super) fn tell_to_stop(&mut self, number: HostNumber) {
         if let Some(stop) = self.stops.remove(&number) {
             // A process that has ended does not hear it.
             let _ = stop.send(());
