@@ -232,15 +232,16 @@ impl Town {
         }
     }
 
-    /// Who does not belong to the cluster yet, and whose file names nobody any more who does, would ask in vain for ever:
-    /// starts such nodes again, with a file that names whoever stands.
+    /// Who has nothing of the cluster's yet, and whose file names nobody any more who has, would ask in vain for ever: starts
+    /// such nodes again, with a file that names whoever stands.
     fn rename_peers(&mut self) {
         let standing = self.operator.nodes.all();
         let knows = |node: &HostNumber| {
             let named = self.named.get(node).into_iter().flatten();
             named.into_iter().any(|peer| peer != node && standing.contains(peer))
         };
-        let lonely: Vec<HostNumber> = standing.iter().copied().filter(|node| !knows(node)).collect();
+        let alone = |node: &HostNumber| !self.witness.has_state(*node) && !knows(node);
+        let lonely: Vec<HostNumber> = standing.iter().copied().filter(alone).collect();
         if standing.len() > 1 {
             lonely.into_iter().for_each(|node| self.tell_to_stop(node));
         }

@@ -1,7 +1,7 @@
 //! Hears everything: what hosts tell, and what nodes log. Keeps the history's fingerprint, and counts.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -47,6 +47,8 @@ struct Inner {
     file: Option<BufWriter<File>>,
     counts: Counts,
     missed: Vec<String>,
+    /// Nodes that have applied an entry, or installed a snapshot, in this life.
+    with_state: BTreeSet<HostNumber>,
     leader: Option<HostNumber>,
     holder: Option<HostNumber>,
 }
@@ -77,6 +79,12 @@ impl Witness {
         match &event {
             Event::Leads { host, .. } => inner.leader = Some(*host),
             Event::Reached { node, .. } => inner.holder = Some(*node),
+            Event::Applied { host, .. } | Event::Installed { host, .. } => {
+                inner.with_state.insert(*host);
+            }
+            Event::Began { host, .. } => {
+                inner.with_state.remove(host);
+            }
             _ => {}
         }
         inner.fresh.push((now, event));
@@ -90,6 +98,11 @@ impl Witness {
     /// Who admitted last; the first node, before anybody did.
     pub fn holder(&self) -> HostNumber {
         self.inner().holder.unwrap_or(1)
+    }
+
+    /// Whether a node has something of the cluster's state.
+    pub fn has_state(&self, host: HostNumber) -> bool {
+        self.inner().with_state.contains(&host)
     }
 
     /// Adds to a count.
