@@ -49,7 +49,7 @@ pub struct Options {
     /// Where the copy is built; what lies there from another time is used again.
     #[arg(long, value_name = "DIR", default_value = "target/of-mutants")]
     scratch: PathBuf,
-    /// What was found, a line each; mistakes that have one for this commit are not searched again. Else beside the copy.
+    /// What was found, a line each; mistakes that have one for the same sources are not searched again. Else beside the copy.
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
 }
@@ -64,7 +64,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     let mutants = chosen(patch::all(&root.join(patch::FOLDER))?, &options.only)?;
     let scratch = Scratch::of(&root, &options.scratch)?;
     let file = options.results.clone().unwrap_or_else(|| options.scratch.join("results.jsonl"));
-    let mut findings = Findings::open(&file, scratch.commit())?;
+    let mut findings = Findings::open(&file, scratch.sources())?;
     let mut failures = Vec::new();
     for (number, mutant) in mutants.iter().enumerate() {
         eprintln!("{} of {}: {}", number + 1, mutants.len(), mutant.name);
@@ -132,7 +132,7 @@ fn plant(mutant: &Mutant, scratch: &Scratch, options: &Options) -> Result<Findin
         }
     };
     Ok(Finding {
-        commit: scratch.commit().to_owned(),
+        sources: scratch.sources().to_owned(),
         name: mutant.name.clone(),
         patch: mutant.text.clone(),
         seeds: options.seeds.clone(),

@@ -15,7 +15,7 @@ use crate::run::Broken;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// In which it was planted.
-    pub commit: String,
+    pub sources: String,
     /// The mistake's name.
     pub name: String,
     /// The patch as it was.
@@ -44,7 +44,7 @@ impl fmt::Display for Finding {
 /// All that is known.
 pub struct Findings {
     file: PathBuf,
-    commit: String,
+    sources: String,
     all: Vec<Finding>,
 }
 
@@ -53,7 +53,7 @@ impl Findings {
     ///
     /// # Errors
     /// The disk's, or a line that is no finding: but for the last one, which may have been cut off.
-    pub fn open(file: &Path, commit: &str) -> Result<Self, String> {
+    pub fn open(file: &Path, sources: &str) -> Result<Self, String> {
         let text = match fs::read_to_string(file) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -67,13 +67,13 @@ impl Findings {
             let wrong = |error| format!("{}:{}: {error}; remove the line", file.display(), number + 1);
             serde_json::from_str(line).map_err(wrong)
         });
-        Ok(Self { file: file.to_owned(), commit: commit.to_owned(), all: read.collect::<Result<_, _>>()? })
+        Ok(Self { file: file.to_owned(), sources: sources.to_owned(), all: read.collect::<Result<_, _>>()? })
     }
 
-    /// What came of this patch in this commit; one that was not found counts for the same seeds alone.
+    /// What came of this patch in these sources; one that was not found counts for the same seeds alone.
     pub fn of(&self, mutant: &Mutant, seeds: &Range<u64>) -> Option<&Finding> {
         let same = |finding: &&Finding| {
-            finding.commit == self.commit
+            finding.sources == self.sources
                 && finding.name == mutant.name
                 && finding.patch == mutant.text
                 && (finding.found.is_some() || finding.seeds == *seeds)
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_search_that_was_cut_off_goes_on_and_another_commit_patch_or_range_is_searched_anew() {
+    fn a_search_that_was_cut_off_goes_on_and_other_sources_another_patch_or_range_is_searched_anew() {
         // given a file with one mistake that was found, one that was not, and the beginning of a third line
         let file = std::env::temp_dir().join(format!("quorumgate-findings-{}", std::process::id()));
         let mutant = |name: &str, text: &str| Mutant {
@@ -112,7 +112,7 @@ mod tests {
             text: text.to_owned(),
         };
         let finding = |name: &str, found: bool| Finding {
-            commit: "c".to_owned(),
+            sources: "c".to_owned(),
             name: name.to_owned(),
             patch: "p".to_owned(),
             seeds: 0..9,
@@ -126,7 +126,7 @@ mod tests {
         findings.keep(finding("a", true)).expect("the disk has room");
         findings.keep(finding("b", false)).expect("the disk has room");
         let mut text = fs::read_to_string(&file).expect("it was written");
-        text.push_str("{\"commit\":\"c\",");
+        text.push_str("{\"sources\":\"c\",");
         fs::write(&file, text).expect("the disk has room");
         // when it is opened again, and something kept
         let mut again = Findings::open(&file, "c").expect("the last line may be cut off");

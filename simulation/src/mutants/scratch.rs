@@ -35,7 +35,21 @@ pub struct Scratch {
     tree: PathBuf,
     target: PathBuf,
     commit: String,
+    sources: String,
 }
+
+/// What the simulator, the product and their tests are built from.
+const SOURCES: [&str; 9] = [
+    "HEAD:Cargo.lock",
+    "HEAD:Cargo.toml",
+    "HEAD:config",
+    "HEAD:cluster",
+    "HEAD:src",
+    "HEAD:tests",
+    "HEAD:simulation/Cargo.toml",
+    "HEAD:simulation/src",
+    "HEAD:simulation/mutants/weather",
+];
 
 impl Scratch {
     /// A copy of `root`'s commit under `dir`, as it is.
@@ -61,12 +75,14 @@ impl Scratch {
             )?;
         }
         git(&tree, ["checkout", "--quiet", "--force", "--detach", &commit])?;
-        Ok(Self { root: root.to_owned(), tree, target, commit })
+        let ids = git(root, ["rev-parse"].into_iter().chain(SOURCES))?;
+        let sources = ids.lines().map(|id| id.get(..12).unwrap_or(id)).collect::<Vec<_>>().join("-");
+        Ok(Self { root: root.to_owned(), tree, target, commit, sources })
     }
 
-    /// Of what it is a copy.
-    pub fn commit(&self) -> &str {
-        &self.commit
+    /// What is built of the commit, by name: another one with the same sources finds the same.
+    pub fn sources(&self) -> &str {
+        &self.sources
     }
 
     /// Where its sources are.
