@@ -56,6 +56,40 @@ fn a_gateway_document_survives_its_canonical_json() {
 }
 
 #[test]
+fn a_document_of_before_is_written_as_before() {
+    // given the example, and a prefix in the long form
+    let text = read("three/gateway.yaml");
+    let json = clean("gateway.yaml", &text, gateway::parse(&text)).to_canonical_json();
+    // when, then its routes have no key that they did not have, and both forms are one
+    let begins = r#""routes":[{"name":"orders","matches":{"path":"/orders","methods":[],"hosts":[]},"upstream":"echo","access":"#;
+    assert!(json.contains(begins), "{json}");
+    let long = text.replace("{path: /orders}", "{path: {prefix: /orders}}");
+    assert_ne!(long, text);
+    assert_eq!(clean("gateway.yaml", &long, gateway::parse(&long)).to_canonical_json(), json);
+}
+
+#[test]
+fn a_replicated_documents_patterns_are_read_again() {
+    // given canonical JSON
+    let text = read("three/gateway.yaml");
+    let json = clean("gateway.yaml", &text, gateway::parse(&text)).to_canonical_json();
+    let orders = r#""path":"/orders","methods":[],"hosts":[]"#;
+    // when a path or a condition in it is none, then it is refused
+    for forged in [
+        r#""path":{"regex":"/("},"methods":[],"hosts":[]"#,
+        r#""path":{"regex":"a"},"methods":[],"hosts":[]"#,
+        r#""path":{"template":"/{a}/{a}"},"methods":[],"hosts":[]"#,
+        r#""path":{"exact":"/a/"},"methods":[],"hosts":[]"#,
+        r#""path":"/orders","methods":[],"hosts":[],"headers":{"x":{"regex":"("}}"#,
+        r#""path":"/orders","methods":[],"hosts":[],"sources":["10.0.0.0/33"]"#,
+    ] {
+        let forged = json.replacen(orders, forged, 1);
+        assert_ne!(forged, json);
+        assert!(GatewayDocument::from_canonical_json(&forged).is_err(), "{forged}");
+    }
+}
+
+#[test]
 fn what_is_yaml_may_as_well_be_json() {
     // given the example as JSON, in one line and in many
     let text = read("three/gateway.yaml");
