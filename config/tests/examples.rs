@@ -56,6 +56,37 @@ fn a_gateway_document_survives_its_canonical_json() {
 }
 
 #[test]
+fn the_readmes_routes_are_complete() {
+    // given the document of the README, which uses every key of a match
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let (_, block) = readme.split_once("```yaml\n# routes.yaml\n").expect("the README has the block");
+    let (text, _) = block.split_once("```").expect("the block ends");
+    // when it is read, then nothing is wrong with it, it fits its schema, and it survives its canonical JSON
+    let document = clean("routes.yaml", text, gateway::parse(text));
+    assert_eq!(document.routes.len(), 5);
+    let schema = jsonschema::validator_for(&quorumgate_config::schema::gateway()).unwrap();
+    assert!(schema.is_valid(&serde_saphyr::from_str(text).unwrap()));
+    let json = document.to_canonical_json();
+    assert_eq!(GatewayDocument::from_canonical_json(&json).as_ref(), Ok(&document));
+    let matches: Vec<&str> = json.split(r#""matches":"#).skip(1).collect();
+    for (route, begins) in [
+        (0, r#"{"path":"/","methods":[],"hosts":["shop.example","*.shop.example"]},"upstream":"#),
+        (1, r#"{"path":{"template":"/users/{user}/orders/{order}"},"methods":["GET"],"hosts":[]},"#),
+        (
+            2,
+            r#"{"path":"/","methods":[],"hosts":[],"headers":{"x-stage":"beta"},"query":{"debug":{"present":false}}},"priority":10,"#,
+        ),
+        (
+            3,
+            r#"{"path":{"regex":"/v[0-9]+/.*"},"methods":[],"hosts":[],"cookies":{"stage":{"regex":"beta|next"}}},"#,
+        ),
+        (4, r#"{"path":{"exact":"/health"},"methods":[],"hosts":[],"sources":["10.0.0.0/8"]},"#),
+    ] {
+        assert!(matches[route].starts_with(begins), "{}", matches[route]);
+    }
+}
+
+#[test]
 fn a_document_of_before_is_written_as_before() {
     // given the example, and a prefix in the long form
     let text = read("three/gateway.yaml");
