@@ -12,6 +12,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("hdrhistogram", &["src/telemetry"]),
     ("rcgen", &["src/command/pki.rs", "cluster/src/tls", "cluster/src/peer"]),
     ("x509_parser", &["cluster/src/tls"]),
+    ("regex_syntax", &["config/src/pattern.rs"]),
     ("serde_saphyr", &["config/src", "simulation/src/plan/schema.rs"]),
 ];
 

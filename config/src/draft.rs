@@ -5,6 +5,7 @@
 
 mod amount;
 mod identity;
+mod matching;
 pub(crate) mod node;
 mod quota;
 mod route;
@@ -38,6 +39,7 @@ pub(crate) struct Draft {
 pub(crate) struct RouteDraft {
     pub name: Option<RouteName>,
     pub matches: Option<Match>,
+    pub priority: i16,
     pub upstream: Option<UpstreamName>,
     pub access: Option<Access>,
     pub charges: Vec<Option<Charge>>,
@@ -93,6 +95,7 @@ impl RouteDraft {
         Some(Route {
             name: self.name?,
             matches: self.matches?,
+            priority: self.priority,
             upstream: self.upstream?,
             access: self.access?,
             charges: self.charges.into_iter().collect::<Option<_>>()?,
@@ -108,6 +111,7 @@ impl From<&GatewayDocument> for Draft {
         let route = |route: &Route| RouteDraft {
             name: Some(route.name.clone()),
             matches: Some(route.matches.clone()),
+            priority: route.priority,
             upstream: Some(route.upstream.clone()),
             access: Some(route.access.clone()),
             charges: route.charges.iter().cloned().map(Some).collect(),

@@ -12,6 +12,8 @@ pub mod units;
 pub mod gateway;
 pub mod identity;
 pub mod node;
+pub mod path;
+pub mod pattern;
 pub mod quota;
 pub mod route;
 pub mod upstream;

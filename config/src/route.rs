@@ -1,25 +1,116 @@
 //! Routes: which request goes where, who may send it, and which quotas count it.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{IssuerName, QuotaName, RouteName, UpstreamName};
+use crate::path::Path;
+use crate::pattern::Pattern;
+use crate::tree::quote;
 
 /// Which requests a route takes. All given conditions must hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match {
-    /// Path prefix by whole segments: begins with `/`, has no trailing one (but the root itself).
-    pub path: String,
+    /// Without the query.
+    pub path: Path,
     /// Methods in capitals; empty: all.
     pub methods: Vec<String>,
-    /// Hosts in lower case without a port; empty: all.
+    /// Hosts in lower case without a port, or `*.` and what one or more labels stand before; empty: all.
     pub hosts: Vec<String>,
+    /// Field name in lower case → condition.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, Condition>,
+    /// Parameter name, decoded → condition.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub query: BTreeMap<String, Condition>,
+    /// Cookie name → condition.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cookies: BTreeMap<String, Condition>,
+    /// Networks of the connection's other end; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<IpNet>,
 }
 
 impl Match {
-    /// Methods, and hosts, of one route.
+    /// Methods, hosts, and sources, of one route.
     pub const ALTERNATIVES_MAX: usize = 64;
+    /// Conditions on headers, on query parameters, and on cookies, of one route.
+    pub const CONDITIONS_MAX: usize = 16;
+
+    /// All requests with this path.
+    pub fn of(path: Path) -> Self {
+        let (methods, hosts, sources) = (Vec::new(), Vec::new(), Vec::new());
+        let (headers, query, cookies) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { path, methods, hosts, headers, query, cookies, sources }
+    }
+}
+
+/// What the values of one name must be like. A name may have several values, or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Form", into = "Form")]
+pub enum Condition {
+    /// One of them is this.
+    Equal(String),
+    /// One of them fits, as a whole.
+    Regex(Pattern),
+    /// There is one, or there is none.
+    Present(bool),
+}
+
+impl Condition {
+    /// A text to compare with.
+    pub const TEXT_BYTES_MAX: usize = 512;
+}
+
+/// How a reader of the document writes it.
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Equal(text) => f.write_str(&quote(text)),
+            Self::Regex(pattern) => write!(f, "{{regex: {}}}", quote(pattern.as_str())),
+            Self::Present(present) => write!(f, "{{present: {present}}}"),
+        }
+    }
+}
+
+/// The canonical form of a condition.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Form {
+    Equal(String),
+    Kind(Kind),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Regex(Pattern),
+    Present(bool),
+}
+
+impl From<Form> for Condition {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::Equal(text) => Self::Equal(text),
+            Form::Kind(Kind::Regex(pattern)) => Self::Regex(pattern),
+            Form::Kind(Kind::Present(present)) => Self::Present(present),
+        }
+    }
+}
+
+impl From<Condition> for Form {
+    fn from(condition: Condition) -> Self {
+        match condition {
+            Condition::Equal(text) => Self::Equal(text),
+            Condition::Regex(pattern) => Self::Kind(Kind::Regex(pattern)),
+            Condition::Present(present) => Self::Kind(Kind::Present(present)),
+        }
+    }
 }
 
 /// Who may use a route.
@@ -69,6 +160,9 @@ pub struct Route {
     pub name: RouteName,
     /// Which requests it takes.
     pub matches: Match,
+    /// Of routes that take the same request, one with a higher priority wins. Of [`Route::PRIORITIES`], zero by default.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i16,
     /// Where they go.
     pub upstream: UpstreamName,
     /// Who may send them.
@@ -77,11 +171,25 @@ pub struct Route {
     pub charges: Vec<Charge>,
     /// From the request's head to the response's head, stands over the upstream's.
     pub timeout: Option<Duration>,
-    /// Whether the matched prefix is cut off before forwarding.
+    /// Whether the matched prefix is cut off before forwarding. Only with a prefix.
     pub strip_prefix: bool,
 }
 
 impl Route {
     /// The most quotas that one request is charged to.
     pub const CHARGES_MAX: usize = 8;
+    /// What a priority may be.
+    pub const PRIORITIES: RangeInclusive<i16> = -1000..=1000;
+
+    /// The prefix that is cut off before forwarding.
+    pub fn prefix_to_strip(&self) -> Option<&str> {
+        match &self.matches.path {
+            Path::Prefix(prefix) if self.strip_prefix => Some(prefix),
+            _ => None,
+        }
+    }
+}
+
+fn is_zero(priority: &i16) -> bool {
+    *priority == 0
 }

@@ -214,11 +214,39 @@ fn tenant() -> Value {
     object(&[], fields)
 }
 
+/// A prefix, or one kind of path by its name.
+fn path() -> Value {
+    let below = || json!({"type": "string", "pattern": "^/"});
+    let pattern = json!({"type": "string", "pattern": "^/", "maxLength": 512});
+    json!({"anyOf": [
+        below(),
+        object(&["prefix"], [("prefix", below(), "This path and all below it, by whole segments.")]),
+        object(&["exact"], [("exact", below(), "This path alone.")]),
+        object(&["template"], [("template", below(), "Such as `/users/{user}` or `/files/{rest*}`.")]),
+        object(&["regex"], [("regex", pattern, "What the whole path fits.")]),
+    ]})
+}
+
+/// What the values of names must be like.
+fn conditions() -> Value {
+    let pattern = json!({"type": "string", "minLength": 1, "maxLength": 512});
+    let condition = json!({"anyOf": [
+        {"type": "string", "maxLength": 512},
+        object(&["regex"], [("regex", pattern, "What a whole value fits.")]),
+        object(&["present"], [("present", boolean(), "Whether there is a value, or none.")]),
+    ]});
+    json!({"type": "object", "additionalProperties": condition, "minProperties": 1, "maxProperties": 16})
+}
+
 fn route() -> Value {
     let matches = [
-        ("path", json!({"type": "string", "pattern": "^/"}), "Path prefix by whole segments."),
+        ("path", path(), "Path prefix by whole segments, or a map that says its kind."),
         ("methods", texts(), "In capitals; without it, all."),
-        ("hosts", texts(), "In lower case, without a port; without it, all."),
+        ("hosts", texts(), "In lower case, without a port, or `*.` before a host; without it, all."),
+        ("headers", conditions(), "Field name in lower case → condition."),
+        ("query", conditions(), "Parameter name → condition."),
+        ("cookies", conditions(), "Cookie name → condition."),
+        ("sources", texts(), "Networks of the client's address, such as 10.0.0.0/8; without it, all."),
     ];
     let token = [
         ("issuers", texts(), "One of them."),
@@ -237,11 +265,20 @@ fn route() -> Value {
     let fields = [
         ("name", text(), "Its name in logs and metrics."),
         ("match", object(&["path"], matches), "Which requests it takes."),
+        (
+            "priority",
+            json!({"type": "integer", "minimum": -1000, "maximum": 1000}),
+            "Of routes that take the same request, the highest wins; without it, 0.",
+        ),
         ("upstream", text(), "Where they go."),
         ("access", access, "Who may send them."),
         ("quotas", charges, "What counts them."),
         ("timeout", duration(), "Until the response's head; stands over the upstream's."),
-        ("strip_prefix", boolean(), "Whether the matched prefix is cut off before forwarding."),
+        (
+            "strip_prefix",
+            boolean(),
+            "Whether the matched prefix is cut off before forwarding; only with a prefix.",
+        ),
     ];
     object(&["name", "match", "upstream", "access"], fields)
 }

@@ -145,11 +145,11 @@ impl<'a> Spot<'a> {
     }
 
     /// A map from names to things, at most `len_max` of them. Wrong names are noted and left out.
-    pub fn named<K: Ord, V>(
+    pub fn named<K: Ord, V, E: Into<Wanted>>(
         &self,
         notes: &mut Notes,
         len_max: usize,
-        name: impl Fn(&str) -> Result<K, BadName>,
+        name: impl Fn(&str) -> Result<K, E>,
         read: impl Fn(&mut Notes, &Spot<'a>, &K) -> V,
     ) -> BTreeMap<K, V> {
         let mut named = BTreeMap::new();
@@ -161,7 +161,10 @@ impl<'a> Spot<'a> {
                     let value = read(notes, &spot, &name);
                     named.insert(name, value);
                 }
-                Err(bad) => drop(spot.wrong_key(notes, quote(key), bad.wanted)),
+                Err(bad) => {
+                    let Wanted { wanted, help } = bad.into();
+                    spot.wrong_key(notes, quote(key), wanted).help = help;
+                }
             }
         }
         named
@@ -269,6 +272,18 @@ impl<'a> Spot<'a> {
             self.wrong(notes, format!("a whole number from {} to {}", range.start(), range.end()));
         }
         integer
+    }
+
+    /// A whole number of `range`, which may be below zero.
+    pub fn signed(&self, notes: &mut Notes, range: RangeInclusive<i16>) -> Option<i16> {
+        let number = match self.node.value {
+            Value::Integer(integer) => i16::try_from(integer).ok().filter(|number| range.contains(number)),
+            _ => None,
+        };
+        if number.is_none() {
+            self.wrong(notes, format!("a whole number from {} to {}", range.start(), range.end()));
+        }
+        number
     }
 
     /// A duration of `range`, with its unit.

@@ -56,6 +56,71 @@ fn a_gateway_document_survives_its_canonical_json() {
 }
 
 #[test]
+fn the_readmes_routes_are_complete() {
+    // given the document of the README, which uses every key of a match
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let (_, block) = readme.split_once("```yaml\n# routes.yaml\n").expect("the README has the block");
+    let (text, _) = block.split_once("```").expect("the block ends");
+    // when it is read, then nothing is wrong with it, it fits its schema, and it survives its canonical JSON
+    let document = clean("routes.yaml", text, gateway::parse(text));
+    assert_eq!(document.routes.len(), 5);
+    let schema = jsonschema::validator_for(&quorumgate_config::schema::gateway()).unwrap();
+    assert!(schema.is_valid(&serde_saphyr::from_str(text).unwrap()));
+    let json = document.to_canonical_json();
+    assert_eq!(GatewayDocument::from_canonical_json(&json).as_ref(), Ok(&document));
+    let matches: Vec<&str> = json.split(r#""matches":"#).skip(1).collect();
+    for (route, begins) in [
+        (0, r#"{"path":"/","methods":[],"hosts":["shop.example","*.shop.example"]},"upstream":"#),
+        (1, r#"{"path":{"template":"/users/{user}/orders/{order}"},"methods":["GET"],"hosts":[]},"#),
+        (
+            2,
+            r#"{"path":"/","methods":[],"hosts":[],"headers":{"x-stage":"beta"},"query":{"debug":{"present":false}}},"priority":10,"#,
+        ),
+        (
+            3,
+            r#"{"path":{"regex":"/v[0-9]+/.*"},"methods":[],"hosts":[],"cookies":{"stage":{"regex":"beta|next"}}},"#,
+        ),
+        (4, r#"{"path":{"exact":"/health"},"methods":[],"hosts":[],"sources":["10.0.0.0/8"]},"#),
+    ] {
+        assert!(matches[route].starts_with(begins), "{}", matches[route]);
+    }
+}
+
+#[test]
+fn a_document_of_before_is_written_as_before() {
+    // given the example, and a prefix in the long form
+    let text = read("three/gateway.yaml");
+    let json = clean("gateway.yaml", &text, gateway::parse(&text)).to_canonical_json();
+    // when, then its routes have no key that they did not have, and both forms are one
+    let begins = r#""routes":[{"name":"orders","matches":{"path":"/orders","methods":[],"hosts":[]},"upstream":"echo","access":"#;
+    assert!(json.contains(begins), "{json}");
+    let long = text.replace("{path: /orders}", "{path: {prefix: /orders}}");
+    assert_ne!(long, text);
+    assert_eq!(clean("gateway.yaml", &long, gateway::parse(&long)).to_canonical_json(), json);
+}
+
+#[test]
+fn a_replicated_documents_patterns_are_read_again() {
+    // given canonical JSON
+    let text = read("three/gateway.yaml");
+    let json = clean("gateway.yaml", &text, gateway::parse(&text)).to_canonical_json();
+    let orders = r#""path":"/orders","methods":[],"hosts":[]"#;
+    // when a path or a condition in it is none, then it is refused
+    for forged in [
+        r#""path":{"regex":"/("},"methods":[],"hosts":[]"#,
+        r#""path":{"regex":"a"},"methods":[],"hosts":[]"#,
+        r#""path":{"template":"/{a}/{a}"},"methods":[],"hosts":[]"#,
+        r#""path":{"exact":"/a/"},"methods":[],"hosts":[]"#,
+        r#""path":"/orders","methods":[],"hosts":[],"headers":{"x":{"regex":"("}}"#,
+        r#""path":"/orders","methods":[],"hosts":[],"sources":["10.0.0.0/33"]"#,
+    ] {
+        let forged = json.replacen(orders, forged, 1);
+        assert_ne!(forged, json);
+        assert!(GatewayDocument::from_canonical_json(&forged).is_err(), "{forged}");
+    }
+}
+
+#[test]
 fn what_is_yaml_may_as_well_be_json() {
     // given the example as JSON, in one line and in many
     let text = read("three/gateway.yaml");

@@ -161,6 +161,166 @@ fn no_two_routes_want_the_same_requests() {
     assert_eq!((mistakes[0].line, mistakes[0].path.as_str()), (4, "routes[1].match"));
 }
 
+/// A match and the rest of a route → found and wanted of the only mistake (a part of it), and a part of its help.
+const MATCHES: &[(&str, &str, &str)] = &[
+    (
+        "{path: /a/}",
+        "routes[0].match.path: found \"/a/\", wanted a path such as /orders: visible",
+        "leave the last",
+    ),
+    ("{path: 7}", "routes[0].match.path: found 7, wanted a path such as /orders: visible", "in quotes"),
+    (
+        "{path: {}}",
+        "match.path: found a map, wanted exactly one of `exact`, `prefix`, `template`, `regex`",
+        "",
+    ),
+    ("{path: {exact: /a, prefix: /a}}", "match.path: found a map, wanted exactly one of", ""),
+    ("{path: {exact: /a/}}", "match.path.exact: found \"/a/\"", "`prefix` takes everything below"),
+    ("{path: {prefix: /a/*}}", "match.path.prefix: found \"/a/*\"", "leave the `*` out"),
+    ("{path: {template: '/:a'}}", "match.path.template: found \"/:a\"", "write a capture as {name}"),
+    ("{path: {template: '/{a}/{a}'}}", "match.path.template: found", "a name of its own"),
+    ("{path: {regex: '^/a'}}", "match.path.regex: found \"^/a\"", "needs no `^`"),
+    (
+        "{path: {regex: '/('}}",
+        "match.path.regex: found \"/(\", wanted a regular expression",
+        "unclosed group",
+    ),
+    ("{path: {regex: '/\\w{400}'}}", "wanted one that takes at most 256 KiB when compiled", "count less"),
+    ("{path: /a, hosts: ['*']}", "match.hosts[0]: found \"*\"", "leave `hosts` out"),
+    ("{path: /a, hosts: [a.*.b]}", "match.hosts[0]: found \"a.*.b\"", "*.example.com"),
+    ("{path: /a, hosts: [A]}", "match.hosts[0]: found \"A\", wanted a host in lower case", ""),
+    ("{path: /a, header: {a: b}}", "found the unknown key \"header\"", "did you mean `headers`?"),
+    (
+        "{path: /a, headers: {X-A: b}}",
+        "match.headers.X-A: found \"X-A\", wanted the name of a header",
+        "write x-a",
+    ),
+    ("{path: /a, headers: {x-a: 2}}", "match.headers.x-a: found 2, wanted a text, `{regex: …}`", "in quotes"),
+    ("{path: /a, headers: {x-a: [b]}}", "match.headers.x-a: found a list, wanted a text", ""),
+    ("{path: /a, headers: {x-a: {present: yes, regex: a}}}", "wanted exactly one of `regex`, `present`", ""),
+    (
+        "{path: /a, headers: {x-a: {present: 'true'}}}",
+        "x-a.present: found \"true\", wanted true or false",
+        "",
+    ),
+    ("{path: /a, headers: {x-a: ' b'}}", "x-a: found \" b\", wanted a text without white space", "`regex`"),
+    (
+        "{path: /a, headers: {}}",
+        "match.headers: found a map, wanted at least one header",
+        "leave `headers` out",
+    ),
+    ("{path: /a, query: {'': a}}", "wanted the name of a query parameter", ""),
+    ("{path: /a, query: {a: {regex: '['}}}", "match.query.a.regex: found", "unclosed character class"),
+    ("{path: /a, cookies: {'a b': a}}", "wanted the name of a cookie", ""),
+    (
+        "{path: /a, sources: [10.0.0.7]}",
+        "match.sources[0]: found \"10.0.0.7\", wanted a network",
+        "10.0.0.7/32",
+    ),
+    ("{path: /a, sources: [10.0.0.7/8]}", "wanted a network such as", "write 10.0.0.0/8, or 10.0.0.7/32"),
+    ("{path: /a, sources: ['::ffff:10.0.0.0/104']}", "wanted a network such as", "write the IPv4 network"),
+    ("{path: /a, sources: []}", "found a list, wanted at least one network", "leave `sources` out"),
+    ("{path: /a, sources: [x]}", "found \"x\", wanted a network", ""),
+    (
+        "{path: /a}, priority: 1001",
+        "routes[0].priority: found 1001, wanted a whole number from -1000 to 1000",
+        "",
+    ),
+    ("{path: /a}, priority: high", "routes[0].priority: found \"high\"", ""),
+    (
+        "{path: {exact: /a}}, strip_prefix: true",
+        "routes[0].strip_prefix: found true beside exact /a, wanted false, or a path that is a prefix",
+        "no prefix",
+    ),
+];
+
+#[test]
+fn a_mistake_in_a_match_is_one_report() {
+    for (rest, expected, help) in MATCHES {
+        let text = document("", "access: {issuers: [dev]}").replace("{path: /r}", rest);
+        let mistakes = errors(gateway::parse(&text));
+        let shown = render("f", &text, &mistakes);
+        assert_eq!(mistakes.len(), 1, "{rest}: {shown}");
+        assert!(mistakes[0].to_string().contains(expected), "wanted {expected} in {shown}");
+        assert!(mistakes[0].help.as_deref().unwrap_or("").contains(help), "wanted {help} in {shown}");
+        assert_eq!(mistakes[0].line, 4, "{shown}");
+    }
+}
+
+#[test]
+fn conditions_are_bounded_in_number() {
+    let list =
+        |count: usize, item: &dyn Fn(usize) -> String| (0..count).map(item).collect::<Vec<_>>().join(", ");
+    for (count, rest) in [
+        (16, list(17, &|n| format!("h{n}: a"))),
+        (64, list(65, &|n| format!("10.0.{n}.0/24"))),
+        (64, list(65, &|n| format!("'*.h{n}'"))),
+    ] {
+        for key in ["headers", "query", "cookies", "sources", "hosts"] {
+            let value = match (key, rest.as_bytes()[0]) {
+                ("headers" | "query" | "cookies", b'h') => format!("{{{rest}}}"),
+                ("sources", b'1') | ("hosts", b'\'') => format!("[{rest}]"),
+                _ => continue,
+            };
+            let matches = format!("{{path: /a, {key}: {value}}}");
+            let text = document("", "access: {issuers: [dev]}").replace("{path: /r}", &matches);
+            let shown: Vec<String> = errors(gateway::parse(&text)).iter().map(ToString::to_string).collect();
+            let many = count + 1;
+            assert_eq!(
+                shown,
+                [format!("error: routes[0].match.{key}: found {many} of them, wanted at most {count}")]
+            );
+        }
+    }
+}
+
+#[test]
+fn routes_that_differ_in_one_condition_are_told_apart_and_equal_ones_are_not() {
+    let pair = |one: &str, other: &str| {
+        let head = "upstreams: {echo: {endpoints: \"http://127.0.0.1:9000\"}}\nroutes:\n";
+        let route = |name: &str, rest: &str| {
+            format!("  - {{name: {name}, upstream: echo, access: public, match: {rest}}}\n")
+        };
+        gateway::parse(&(head.to_owned() + &route("a", one) + &route("b", other)))
+    };
+    let apart = [
+        ("{path: /a}", "{path: {exact: /a}}"),
+        ("{path: /a}", "{path: /a}, priority: 1"),
+        ("{path: /a}", "{path: /a, headers: {x: y}}"),
+        ("{path: /a, headers: {x: y}}", "{path: /a, query: {x: y}}"),
+        ("{path: /a, cookies: {x: y}}", "{path: /a, cookies: {x: {regex: y}}}"),
+        ("{path: /a, sources: [10.0.0.0/8]}", "{path: /a, sources: [10.0.0.0/9]}"),
+        ("{path: /a, hosts: [a.b]}", "{path: /a, hosts: ['*.b']}"),
+        ("{path: {template: '/{a}'}}", "{path: {template: '/{b}'}, methods: [GET]}"),
+    ];
+    for (one, other) in apart {
+        assert!(pair(one, other).is_ok(), "{one} {other}");
+    }
+    let alike = [
+        ("{path: /a}", "{path: {prefix: /a}}", "any method any host /a"),
+        (
+            "{path: {template: '/{a}'}, hosts: ['*.b', c]}",
+            "{path: {template: '/{b}'}, hosts: [d, '*.b']}",
+            "any method *.b template /{b}",
+        ),
+        (
+            "{path: /a, headers: {x: y, z: {present: true}}}",
+            "{path: /a, headers: {z: {present: true}, x: y}}",
+            "any method any host /a",
+        ),
+        (
+            "{path: /a, sources: [10.0.0.0/8, 11.0.0.0/8]}",
+            "{path: /a, sources: [11.0.0.0/8, 10.0.0.0/8]}",
+            "any method any host /a",
+        ),
+    ];
+    for (one, other, found) in alike {
+        let mistakes = errors(pair(one, other));
+        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+        assert_eq!((mistakes[0].path.as_str(), mistakes[0].found.as_str()), ("routes[1].match", found));
+    }
+}
+
 #[test]
 fn keys_of_two_families_never_meet() {
     let keys = |keys: &str| {

@@ -7,10 +7,18 @@ use quorumgate_config::gateway::GatewayDocument;
 use quorumgate_config::mistake::{Mistake, render};
 use quorumgate_config::{gateway, node};
 
-const EXAMPLES: [&str; 3] = [
+const EXAMPLES: [&str; 4] = [
     include_str!("../examples/three/gateway.yaml"),
     include_str!("../examples/three/node-1.yaml"),
     include_str!("../examples/single.yaml"),
+    // Every key of a match.
+    r#"upstreams: {u: {endpoints: "http://a"}}
+routes:
+- {name: a, upstream: u, access: public, priority: -3, match: {path: {template: "/{a}/b/{c*}"}, hosts: ["*.h"], methods: [GET]}}
+- {name: b, upstream: u, access: public, match: {path: {regex: "/v[0-9]+(/.*)?"}, headers: {x-a: "1", b: {regex: "a|b"}}}}
+- {name: c, upstream: u, access: public, match: {path: {exact: /c}, query: {a: {present: true}}, sources: [10.0.0.0/8, "::/0"]}}
+- {name: d, upstream: u, access: public, strip_prefix: true, match: {path: {prefix: /c}, cookies: {s: {present: false}}}}
+"#,
 ];
 
 /// What tends to break parsers of YAML.

@@ -4,32 +4,51 @@
 //! Adopted are endpoints (one host for each upstream, one port for each of its endpoints) and issuers: their names, `iss`
 //! and audiences stay; keys, claims and bounds on lifetimes are those of the tokens that callers mint. All else is as it
 //! was written: routes, access, scopes, quotas, plans, tenants, timeouts.
+//!
+//! Which route takes a request, the product's own table says. Callers ask without a query and without cookies, from
+//! addresses of 127.0.0.0/8, with the fields that [`CALLERS_FIELDS`] names and no others; for a route that wants more no
+//! caller can be made, and a document that asks after what differs from caller to caller is refused.
 
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use config::gateway::GatewayDocument;
 use config::identity::{Algorithm, Issuer, Key, KeyMaterial, SecretSource};
 use config::ids::{QuotaName, TenantId};
-use config::mistake::{Checked, render};
+use config::mistake::{Checked, Mistake, Severity, render};
+use config::path::{Path, Segment};
 use config::quota::{Limit, Quota};
-use config::route::{Access, Route};
+use config::route::{Access, Condition, Route};
 use config::spot::{Wanted, nearest};
 use config::upstream::Endpoint;
+use http::HeaderMap;
+use quorumgate::router::{Asked, Table};
 
 use crate::host::HostNumber;
-use crate::people::{SECRET_FILE, UPSTREAM_PORT};
+use crate::people::{NUMBER, SECRET_FILE, UPSTREAM_PORT};
 use crate::scene::FIRST_UPSTREAM;
 
 /// One edition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Edition {
     /// As its author wrote it.
     pub text: String,
     /// What it says.
     pub document: GatewayDocument,
+    /// Of its routes, by their places in the document.
+    table: Arc<Table<usize>>,
 }
+
+/// All that it says follows from its text.
+impl PartialEq for Edition {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Edition {}
 
 /// A request that a route takes. The history has the route's name alone.
 #[derive(Clone, PartialEq, Eq)]
@@ -75,6 +94,9 @@ const HOSTS: [&str; 2] = ["api.example", "elsewhere.example"];
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"];
 const LAST_SEGMENTS: std::ops::RangeInclusive<u8> = 1..=40;
 
+/// Header fields that callers send, with values that differ or not at all: no condition on them can be judged beforehand.
+const CALLERS_FIELDS: [&str; 4] = ["host", "authorization", "content-length", NUMBER];
+
 impl Edition {
     /// Reads an edition.
     ///
@@ -85,7 +107,15 @@ impl Edition {
     pub fn parse(name: &str, text: &str) -> Result<Self, String> {
         let text = format!("{}\n", text.trim_end());
         match config::gateway::parse(&text) {
-            Ok(Checked { value, .. }) => Ok(Self { text, document: value }),
+            Ok(Checked { value, .. }) => {
+                let mistakes = judged_by_chance(&value);
+                if !mistakes.is_empty() {
+                    return Err(render(name, &text, &mistakes));
+                }
+                let routes = value.routes.iter().enumerate();
+                let table = Arc::new(Table::new(routes.map(|(place, route)| (route, place))));
+                Ok(Self { text, document: value, table })
+            }
             Err(mistakes) => Err(render(name, &text, &mistakes)),
         }
     }
@@ -117,24 +147,17 @@ impl Edition {
         Some(own.unwrap_or(general.limit))
     }
 
-    /// The route that takes a request: of those whose conditions hold the one with the longest path, then with hosts, then
-    /// with methods, then the first by name.
+    /// The route that takes a request.
     pub fn takes(&self, target: &Target) -> Option<&Route> {
-        let fits = |route: &&Route| {
-            let it = &route.matches;
-            let below = it.path == "/"
-                || target
-                    .path
-                    .strip_prefix(&it.path)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-            below
-                && (it.methods.is_empty() || it.methods.contains(&target.method))
-                && (it.hosts.is_empty() || it.hosts.contains(&target.host))
+        let asked = Asked {
+            method: &target.method,
+            host: &target.host,
+            path: &target.path,
+            query: None,
+            headers: &HeaderMap::new(),
+            address: IpAddr::from([127, 0, 0, 1]),
         };
-        self.document.routes.iter().filter(fits).max_by_key(|route| {
-            let it = &route.matches;
-            (it.path.len(), !it.hosts.is_empty(), !it.methods.is_empty(), Reverse(&route.name))
-        })
+        self.table.find(&asked).ok().map(|place| &self.document.routes[*place])
     }
 
     /// A request that the route of this name takes, of `method` or the first that it takes. None: there is no such route.
@@ -144,17 +167,22 @@ impl Edition {
     pub fn target(&self, route: &str, method: Option<&str>) -> Option<Result<Target, Wanted>> {
         let held = self.document.routes.iter().find(|held| held.name.as_str() == route)?;
         let it = &held.matches;
+        if let Some(why) = beyond_callers(held) {
+            let wanted =
+                format!("a route that callers can ask for; no caller can be made for this route: {why}");
+            return Some(Err(Wanted { wanted, help: None }));
+        }
         let (hosts, methods) = (strs(&it.hosts, &HOSTS), strs(&it.methods, &METHODS));
         let methods = method.map_or(methods.clone(), |method| vec![method]);
-        let base = it.path.trim_end_matches('/');
         let all = methods.iter().flat_map(|method| {
             let below = hosts
                 .iter()
-                .flat_map(move |host| LAST_SEGMENTS.map(move |last| (host, format!("{base}/{last}"))));
+                .flat_map(move |host| LAST_SEGMENTS.map(move |last| (host, path(&it.path, last))));
             below.map(move |(host, path)| Target {
                 route: route.to_owned(),
                 method: (*method).to_owned(),
-                host: (*host).to_owned(),
+                // One label before the wildcard's.
+                host: host.replacen('*', "any", 1),
                 path,
             })
         });
@@ -211,6 +239,64 @@ impl Edition {
         }
         document.to_canonical_json()
     }
+}
+
+/// A path that a route takes, with this segment where it takes several.
+fn path(path: &Path, last: u8) -> String {
+    match path {
+        Path::Exact(text) => text.clone(),
+        Path::Prefix(_) | Path::Regex(_) => format!("{}/{last}", path.text().trim_end_matches('/')),
+        Path::Template(template) => {
+            let segment = |segment| match segment {
+                Segment::Literal(literal) => format!("/{literal}"),
+                Segment::Capture(_) | Segment::Rest(_) => format!("/{last}"),
+            };
+            template.segments().map(segment).collect()
+        }
+    }
+}
+
+/// What a route wants that callers do not send.
+fn beyond_callers(route: &Route) -> Option<String> {
+    let it = &route.matches;
+    let wants = |what: &str, (name, condition): (&String, &Condition)| {
+        (*condition != Condition::Present(false)).then(|| format!("it wants {what} {name}: {condition}"))
+    };
+    let mut headers = it.headers.iter().filter_map(|wanted| wants("the header", wanted));
+    let mut query = it.query.iter().filter_map(|wanted| wants("the query parameter", wanted));
+    let mut cookies = it.cookies.iter().filter_map(|wanted| wants("the cookie", wanted));
+    let here = IpAddr::from([127, 0, 0, 1]);
+    let elsewhere = !it.sources.is_empty() && !it.sources.iter().any(|net| net.contains(&here));
+    let pattern = matches!(it.path, Path::Regex(_)).then(|| "its path is a regular expression".to_owned());
+    let address = elsewhere.then(|| "callers come from 127.0.0.0/8".to_owned());
+    pattern.or_else(|| headers.next()).or_else(|| query.next()).or_else(|| cookies.next()).or(address)
+}
+
+/// Conditions that some callers meet and others do not.
+fn judged_by_chance(document: &GatewayDocument) -> Vec<Mistake> {
+    let mistake = |place: usize, key: String, found: String, wanted: &str| Mistake {
+        severity: Severity::Error,
+        line: 0,
+        column: 0,
+        path: format!("routes[{place}].match.{key}"),
+        found,
+        wanted: wanted.to_owned(),
+        help: Some("the simulator must know beforehand which route a caller's requests take".to_owned()),
+    };
+    let mut mistakes = Vec::new();
+    for (place, route) in document.routes.iter().enumerate() {
+        for name in route.matches.headers.keys().filter(|name| CALLERS_FIELDS.contains(&name.as_str())) {
+            let wanted = "a header that the simulator's callers do not send";
+            mistakes.push(mistake(place, format!("headers.{name}"), format!("{name:?}"), wanted));
+        }
+        for net in &route.matches.sources {
+            if net.network().is_loopback() && net.network().is_ipv4() && net.prefix_len() > 8 {
+                let wanted = "all of 127.0.0.0/8, where the simulator's callers are, or nothing of it";
+                mistakes.push(mistake(place, "sources".to_owned(), net.to_string(), wanted));
+            }
+        }
+    }
+    mistakes
 }
 
 fn strs<'a>(given: &'a [String], others: &[&'a str]) -> Vec<&'a str> {
@@ -313,6 +399,57 @@ routes:
             known_route(&editions, "ordes").unwrap_err().help,
             Some("did you mean `orders`?".to_owned())
         );
+    }
+
+    #[test]
+    fn routes_that_callers_cannot_reach_are_told_apart_from_those_that_they_can() {
+        // given routes with all kinds of paths and conditions
+        let route = |name: &str, rest: &str| {
+            format!("  - {{name: {name}, upstream: web, access: public, match: {{{rest}}}}}\n")
+        };
+        let text = TEXT.to_owned()
+            + &route("exact", "path: {exact: /exact}")
+            + &route("template", "path: {template: '/t/{a}/{rest*}'}, hosts: ['*.c.example']")
+            + &route("no-cookie", "path: /cookies, cookies: {a: {present: false}}")
+            + &route("cookie", "path: /cookies, cookies: {a: b}")
+            + &route("home", "path: /home, sources: [127.0.0.0/8]")
+            + &route("away", "path: /away, sources: [10.0.0.0/8]")
+            + &route("header", "path: /header, headers: {x-a: {present: true}}")
+            + &route("query", "path: /query, query: {a: {regex: b}}")
+            + &route("regex", "path: {regex: '/regex/.*'}");
+        let edition = Edition::parse("text", &text).unwrap_or_else(|why| panic!("{why}"));
+        let target = |route: &str| edition.target(route, None).expect("there is one");
+        // when, then some have requests that reach them
+        for (route, host, path) in [
+            ("exact", "api.example", "/exact"),
+            ("template", "any.c.example", "/t/1/1"),
+            ("no-cookie", "api.example", "/cookies/1"),
+            ("home", "api.example", "/home/1"),
+        ] {
+            let found = target(route).unwrap_or_else(|wanted| panic!("{wanted:?}"));
+            assert_eq!((found.host.as_str(), found.path.as_str()), (host, path));
+        }
+        // and the others say why there are none
+        for (route, why) in [
+            ("cookie", "it wants the cookie a: \"b\""),
+            ("away", "callers come from 127.0.0.0/8"),
+            ("header", "it wants the header x-a: {present: true}"),
+            ("query", "it wants the query parameter a: {regex: \"b\"}"),
+            ("regex", "its path is a regular expression"),
+        ] {
+            let wanted = target(route).expect_err(route).wanted;
+            let told = format!("no caller can be made for this route: {why}");
+            assert!(wanted.ends_with(&told), "{route}: {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_condition_that_callers_meet_by_chance_is_refused() {
+        for condition in ["headers: {authorization: {present: true}}", "sources: [127.0.0.9/32]"] {
+            let text = TEXT.replace("match: {path: /1}", &format!("match: {{path: /1, {condition}}}"));
+            let why = Edition::parse("text", &text).expect_err(condition);
+            assert!(why.contains("routes[1].match."), "{why}");
+        }
     }
 
     #[test]

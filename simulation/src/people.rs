@@ -38,7 +38,7 @@ const OTHER_SECRET: &[u8] = b"another-secret-that-the-nodes-do-not-know";
 /// Where the gateway document is replaced, by one in its canonical form.
 const DOCUMENT: &str = "/v1/document";
 /// The request's name, in requests and in upstreams' answers.
-const NUMBER: &str = "x-number";
+pub const NUMBER: &str = "x-number";
 
 /// A token of a tenant's client that is good where `pass` says; none: nothing is shown.
 fn token(pass: Option<&Pass>, tenant: &str, client: &str, token: Token) -> Option<String> {

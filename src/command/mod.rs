@@ -8,6 +8,7 @@ mod demo;
 mod dev;
 mod echo;
 pub mod pki;
+mod route;
 mod run;
 mod token;
 
@@ -51,6 +52,8 @@ enum Command {
     Run(run::Run),
     /// Check node files and gateway documents; lists every mistake with file, line and column.
     Check(check::Check),
+    /// Say which route of a gateway document takes a request, and why no other does.
+    Route(route::Route),
     /// Replace the gateway document of a running cluster.
     Apply(apply::Apply),
     /// Found a cluster, change who is in it, or look at it.
@@ -90,6 +93,7 @@ impl Cli {
         match self.command {
             Command::Run(run) => run.run().await,
             Command::Check(check) => check.run(),
+            Command::Route(route) => route.run(),
             Command::Apply(apply) => apply.run().await,
             Command::Cluster(cluster) => cluster.run().await,
             Command::Pki { out, renew, nodes } => {

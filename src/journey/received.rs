@@ -115,6 +115,11 @@ impl Received {
         self.0.parts.uri.path()
     }
 
+    /// What stands behind `?`, as it was sent.
+    pub fn query(&self) -> Option<&str> {
+        self.0.parts.uri.query()
+    }
+
     /// The fields, as they were sent.
     pub fn headers(&self) -> &HeaderMap {
         &self.0.parts.headers

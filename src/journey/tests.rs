@@ -12,6 +12,7 @@ use cluster::view::View;
 use cluster::world::{BootNs, BoxFuture, Listener, Net, Share, Stream, World};
 use config::ids::{RouteName, UpstreamName};
 use config::node::Limits;
+use config::path::Path;
 use config::route::{Access, Match, Route};
 use config::upstream::{Endpoint, Upstream};
 use parking_lot::Mutex;
@@ -137,7 +138,8 @@ fn rule(port: u16) -> Arc<RouteRule> {
     };
     let route = Route {
         name: RouteName::parse("v1").expect("a good name"),
-        matches: Match { path: "/v1".into(), methods: vec![], hosts: vec![] },
+        matches: Match::of(Path::Prefix("/v1".into())),
+        priority: 0,
         upstream: upstream.name.clone(),
         access: Access::Public,
         charges: vec![],

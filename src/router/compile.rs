@@ -82,8 +82,7 @@ pub fn compile(
     if !mistakes.is_empty() {
         return Err(mistakes.join("\n"));
     }
-    let table =
-        Table::new(rules.iter().map(|rule| (&rule.route.name, &rule.route.matches, Arc::clone(rule))));
+    let table = Table::new(rules.iter().map(|rule| (&rule.route, Arc::clone(rule))));
     let issuers = document.issuers.clone();
     Ok(Published { revision: source.revision, table, verifiers, quotas, issuers })
 }

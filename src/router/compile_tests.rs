@@ -1,11 +1,15 @@
+use std::net::IpAddr;
 use std::time::Duration;
 
 use config::identity::{Algorithm, Key, KeyMaterial};
 use config::ids::{IssuerName, RouteName};
+use config::path::Path;
 use config::quota::OnQuorumLoss;
 use config::route::{Charge, Match};
 use config::upstream::Endpoint;
+use http::HeaderMap;
 
+use super::super::asked::Asked;
 use super::*;
 
 pub(in super::super) fn secret() -> Secret {
@@ -59,7 +63,8 @@ pub(in super::super) fn document() -> GatewayDocument {
         quotas: vec![quota("by-address", &[KeyPart::Address]), quota("by-tenant", &[KeyPart::Tenant])],
         routes: vec![Route {
             name: RouteName::parse("api").expect("a name"),
-            matches: Match { path: "/api".into(), methods: vec![], hosts: vec![] },
+            matches: Match::of(Path::Prefix("/api".into())),
+            priority: 0,
             upstream,
             access: Access::Token {
                 issuers: vec![issuer],
@@ -82,6 +87,19 @@ fn compiled(revision: u64, document: GatewayDocument, last: Option<&Published>) 
     compile(&source(revision, document), last, |_| Ok(secret())).expect("a complete document")
 }
 
+/// The route of `GET /api/x`.
+pub(in super::super) fn find(published: &Published) -> &Arc<RouteRule> {
+    let asked = Asked {
+        method: "GET",
+        host: "h",
+        path: "/api/x",
+        query: None,
+        headers: &HeaderMap::new(),
+        address: IpAddr::from([127, 0, 0, 1]),
+    };
+    published.table.find(&asked).expect("the route")
+}
+
 fn refused(document: GatewayDocument) -> String {
     compile(&source(1, document), None, |_| Ok(secret())).expect_err("not servable")
 }
@@ -89,7 +107,7 @@ fn refused(document: GatewayDocument) -> String {
 #[test]
 fn quotas_by_connection_facts_are_screened_and_the_others_come_after_authentication() {
     let published = compiled(1, document(), None);
-    let rule = published.table.find("h", "/api/x", "GET").expect("the route");
+    let rule = find(&published);
     let names =
         |rules: &[ChargeRule]| rules.iter().map(|rule| rule.quota.name.to_string()).collect::<Vec<_>>();
     assert_eq!(names(&rule.screens), ["by-address"]);
@@ -112,7 +130,7 @@ fn whatever_counts_without_a_token_is_counted_before_it_is_looked_at() {
         document.routes[0].charges = vec![charge("q")];
         // when it counts a route of tokens
         let published = compiled(1, document, None);
-        let rule = published.table.find("h", "/api/x", "GET").expect("the route");
+        let rule = find(&published);
         // then it is a screen if nothing of it has to be proved
         assert_eq!((rule.screens.len(), rule.charges.len()), if free { (1, 0) } else { (0, 1) }, "{key:?}");
     }

@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 use tracing::{error, info, warn};
 
+use super::asked::Asked;
 use super::compile::{Published, Source, compile};
 use crate::auth::secrets;
 use crate::journey;
@@ -90,7 +91,7 @@ impl journey::Routes for Routes {
         let published = self.shared.published.load();
         let published = published.as_ref().ok_or(Refusal::NoConfiguration)?;
         let (method, path) = (received.method(), received.path());
-        match published.table.find(received.host(), path, method.as_str()) {
+        match published.table.find(&Asked::of(received)) {
             Ok(rule) => Ok(Arc::clone(rule)),
             Err(none) if none.allowed.is_empty() => {
                 Err(Refusal::NoRoute { method: method.clone(), path: path.to_owned() })

@@ -1,15 +1,22 @@
 //! Received in, routed out: which route takes this request?
 //!
 //! ```text
-//! table    (pure)   host, path and method in, the one route that takes them out
+//! asked    (pure)   a request in, what routes look at out
+//! entry    (pure)   two routes in, the preferred one out
+//! table    (pure)   what is asked in, the one route that takes it out
+//! explain  (pure)   what is asked in, why each route does or does not take it out
 //! compile  (pure)   a gateway document in, everything that requests read of it out
 //! keeper   (actor)  follows the cluster's view, publishes each revision whole
 //! ```
 
+pub mod asked;
 pub mod compile;
+pub mod entry;
+pub mod explain;
 pub mod keeper;
 pub mod table;
 
+pub use asked::Asked;
 pub use compile::Published;
 pub use keeper::Routes;
 pub use table::{NoMatch, Table};

@@ -1,255 +1,229 @@
 //! Which route takes a request. Pure.
 //!
-//! Of the routes whose conditions all hold, the most specific wins: the longest path, then one that names hosts over one
-//! that takes any, then one that names methods, then the first by name. So the document's order decides nothing, and two
-//! nodes never choose differently.
+//! Of the routes whose conditions all hold, one wins, by the first of these that tells two of them apart:
 //!
-//! Prefixes form a tree by segments. A search walks down along the path as far as the tree goes, and up again until a
-//! node has a route that takes the request: its cost grows with the path, not with the number of routes.
+//! 1. the higher priority;
+//! 2. an exact path before all others;
+//! 3. the longest path: more literal segments, then more segments. A regular expression has the whole literal segments with
+//!    which every path that it takes begins, and no others;
+//! 4. a template before a prefix before a regular expression;
+//! 5. the closest host: itself before the longer wildcard before the shorter one before any;
+//! 6. named methods before any;
+//! 7. more conditions on headers, then on the query, then on cookies;
+//! 8. named sources before any;
+//! 9. the first by name.
+//!
+//! So the document's order decides nothing, and two nodes never choose differently.
+//!
+//! Paths form a tree by segments; a regular expression stands at the node of its literal ones. A search walks down to every
+//! node that the path reaches, which is one for each segment, and more only where a template has a capture beside a
+//! literal. At a node, the routes of one host are sorted by the words above: the first that takes the request is the best of
+//! them, and a search leaves them where the best so far is preferred to the next one. Its cost grows with the path,
+//! and with the routes that share a path and a host, not with the number of routes.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 
-use config::ids::RouteName;
-use config::route::Match;
+use config::path::{Path, Segment};
+use config::route::Route;
+
+use super::asked::Asked;
+use super::entry::{Candidate, Entry, HostFit};
 
 /// Routes by what they match. `T` is what a match yields.
 #[derive(Debug)]
 pub struct Table<T> {
+    /// The preferred first, whatever the host.
+    pub(super) entries: Vec<Entry<T>>,
     /// The first is the root, `/`. Nothing iterates over the maps' own order.
-    nodes: Vec<Node<T>>,
+    nodes: Vec<Node>,
 }
 
-/// One prefix.
-#[derive(Debug)]
-struct Node<T> {
-    /// None: the root.
-    parent: Option<usize>,
+/// One beginning of paths.
+#[derive(Debug, Default)]
+struct Node {
     /// Next segment → node.
     children: HashMap<Box<str>, usize>,
-    by_host: HashMap<Box<str>, Vec<Entry<T>>>,
-    any_host: Vec<Entry<T>>,
+    /// The node of any next segment.
+    capture: Option<usize>,
+    /// For paths that end here.
+    here: Shelf,
+    /// For those, and for all paths that go on.
+    below: Shelf,
+    /// For paths that go on by one segment or more.
+    beyond: Shelf,
 }
 
-/// One route at a prefix, for one host or all. Sorted: named methods first, then by name.
-#[derive(Clone, Debug)]
-struct Entry<T> {
-    /// Empty: all.
-    methods: Box<[Box<str>]>,
-    name: RouteName,
-    value: T,
+/// Places in `entries`, by host; they rise, so that the preferred come first.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    by_host: HashMap<Box<str>, Vec<usize>>,
+    /// What stands behind the star, with its dot.
+    by_wildcard: HashMap<Box<str>, Vec<usize>>,
+    any_host: Vec<usize>,
 }
 
 /// No route takes the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoMatch {
-    /// Methods with which a route would take host and path; sorted. Empty: no route takes them at all.
+    /// Methods with which a route would take all the rest of it; sorted. Empty: no route takes it at all.
     pub allowed: Vec<String>,
 }
 
-impl<T> Node<T> {
-    fn below(parent: Option<usize>) -> Self {
-        Self { parent, children: HashMap::new(), by_host: HashMap::new(), any_host: Vec::new() }
-    }
-
-    /// Routes for `host`, in the order in which they are preferred.
-    fn entries<'a>(&'a self, host: &str) -> impl Iterator<Item = &'a Entry<T>> {
-        self.by_host.get(host).into_iter().flatten().chain(&self.any_host)
-    }
-}
-
-impl<T: Clone> Table<T> {
+impl<T> Table<T> {
     /// A table of these routes.
-    pub fn new<'a>(routes: impl IntoIterator<Item = (&'a RouteName, &'a Match, T)>) -> Self {
-        let mut table = Self { nodes: vec![Node::below(None)] };
-        for (name, matches, value) in routes {
-            let at = table.node(&matches.path);
-            let node = &mut table.nodes[at];
-            let methods = matches.methods.iter().map(|method| method.as_str().into()).collect();
-            let entry = Entry { methods, name: name.clone(), value };
-            if matches.hosts.is_empty() {
-                node.any_host.push(entry);
-            } else {
-                let hosts: BTreeSet<&String> = matches.hosts.iter().collect();
-                for host in hosts {
-                    node.by_host.entry(host.as_str().into()).or_default().push(entry.clone());
-                }
-            }
-        }
-        for node in &mut table.nodes {
-            for entries in node.by_host.values_mut().chain([&mut node.any_host]) {
-                entries.sort_by(|a, b| (a.methods.is_empty(), &a.name).cmp(&(b.methods.is_empty(), &b.name)));
-            }
+    pub fn new<'a>(routes: impl IntoIterator<Item = (&'a Route, T)>) -> Self {
+        let mut entries: Vec<_> = routes.into_iter().map(|(route, value)| Entry::new(route, value)).collect();
+        entries.sort_by(|a, b| Candidate::of_any_host(a).compare(&Candidate::of_any_host(b)).0);
+        let mut table = Self { entries, nodes: vec![Node::default()] };
+        for place in 0..table.entries.len() {
+            table.put(place);
         }
         table
     }
 
-    /// The prefix's node, made when missing.
-    fn node(&mut self, prefix: &str) -> usize {
-        let mut at = 0;
-        for segment in prefix.split('/').filter(|segment| !segment.is_empty()) {
-            at = match self.nodes[at].children.get(segment) {
-                Some(child) => *child,
-                None => {
-                    let child = self.nodes.len();
-                    self.nodes.push(Node::below(Some(at)));
-                    self.nodes[at].children.insert(segment.into(), child);
-                    child
+    fn put(&mut self, place: usize) {
+        let Self { entries, nodes } = self;
+        let matches = entries[place].matches();
+        let (mut at, mut has_rest) = (0, false);
+        for segment in matches.path.segments() {
+            let next = match segment {
+                Segment::Literal(text) => nodes[at].children.get(text).copied(),
+                Segment::Capture(_) => nodes[at].capture,
+                Segment::Rest(_) => {
+                    has_rest = true;
+                    break;
                 }
             };
+            at = next.unwrap_or_else(|| {
+                let made = nodes.len();
+                nodes.push(Node::default());
+                match segment {
+                    Segment::Literal(text) => drop(nodes[at].children.insert(text.into(), made)),
+                    Segment::Capture(_) | Segment::Rest(_) => nodes[at].capture = Some(made),
+                }
+                made
+            });
         }
-        at
+        let shelf = match &matches.path {
+            Path::Template(_) if has_rest => &mut nodes[at].beyond,
+            Path::Exact(_) | Path::Template(_) => &mut nodes[at].here,
+            Path::Prefix(_) | Path::Regex(_) => &mut nodes[at].below,
+        };
+        if matches.hosts.is_empty() {
+            shelf.any_host.push(place);
+        }
+        for host in matches.hosts.iter().collect::<BTreeSet<_>>() {
+            let (hosts, host) = match host.strip_prefix('*') {
+                Some(below) => (&mut shelf.by_wildcard, below),
+                None => (&mut shelf.by_host, host.as_str()),
+            };
+            hosts.entry(host.into()).or_default().push(place);
+        }
     }
-}
 
-impl<T> Table<T> {
-    /// The route that takes the request. `host` in lower case without port; `path` without query.
+    /// The route that takes the request.
     ///
     /// # Errors
     /// [`NoMatch`], with the methods that would do.
-    pub fn find(&self, host: &str, path: &str, method: &str) -> Result<&T, NoMatch> {
-        let takes =
-            |entry: &&Entry<T>| entry.methods.is_empty() || entry.methods.iter().any(|m| **m == *method);
-        let found = self.upwards(path).find_map(|node| node.entries(host).find(takes));
-        found.map(|entry| &entry.value).ok_or_else(|| self.no_match(host, path))
+    pub fn find(&self, asked: &Asked<'_>) -> Result<&T, NoMatch> {
+        let (found, _) = self.search(asked);
+        found.map(|it| &it.entry.value).ok_or_else(|| self.no_match(asked))
     }
 
-    /// Nodes whose prefix the path has, longest first.
-    fn upwards(&self, path: &str) -> impl Iterator<Item = &Node<T>> {
-        let longest = path.strip_prefix('/').map(|inner| {
-            let mut at = 0;
-            for segment in inner.split('/') {
-                match self.nodes[at].children.get(segment) {
-                    Some(child) => at = *child,
-                    None => break,
+    /// The best of the routes that take the request, and how many were looked at.
+    pub(super) fn search(&self, asked: &Asked<'_>) -> (Option<Candidate<'_, T>>, usize) {
+        let (mut best, mut looked): (Option<Candidate<'_, T>>, usize) = (None, 0);
+        self.walk(asked.path, &mut |shelf| {
+            for (host, places) in shelf.of_host(asked.host) {
+                for place in places {
+                    looked += 1;
+                    let next = Candidate { entry: &self.entries[*place], host };
+                    if best.is_some_and(|best| next.compare(&best).0 != Ordering::Less) {
+                        break;
+                    }
+                    if next.entry.takes(asked) {
+                        best = Some(next);
+                        break;
+                    }
                 }
             }
-            &self.nodes[at]
         });
-        std::iter::successors(longest, |node| node.parent.map(|parent| &self.nodes[parent]))
+        (best, looked)
     }
 
-    fn no_match(&self, host: &str, path: &str) -> NoMatch {
-        let entries = self.upwards(path).flat_map(|node| node.entries(host));
-        let methods: BTreeSet<&str> =
-            entries.flat_map(|entry| entry.methods.iter().map(AsRef::as_ref)).collect();
-        NoMatch { allowed: methods.into_iter().map(str::to_owned).collect() }
+    pub(super) fn no_match(&self, asked: &Asked<'_>) -> NoMatch {
+        let mut methods = BTreeSet::new();
+        self.walk(asked.path, &mut |shelf| {
+            for (_, places) in shelf.of_host(asked.host) {
+                let entries = places.iter().map(|place| &self.entries[*place]);
+                let fitting =
+                    entries.filter(|entry| entry.fits_path(asked.path) && entry.unmet(asked).is_none());
+                methods.extend(fitting.flat_map(|entry| &entry.matches().methods));
+            }
+        });
+        NoMatch { allowed: methods.into_iter().cloned().collect() }
+    }
+
+    /// Every shelf, whatever the path.
+    pub(super) fn shelves(&self) -> impl Iterator<Item = &Shelf> {
+        self.nodes.iter().flat_map(|node| [&node.here, &node.below, &node.beyond])
+    }
+
+    /// Shows the shelves whose paths the path has, the longest first.
+    pub(super) fn walk<'t>(&'t self, path: &str, see: &mut impl FnMut(&'t Shelf)) {
+        if let Some(inner) = path.strip_prefix('/') {
+            self.descend(0, (!inner.is_empty()).then_some(inner), see);
+        }
+    }
+
+    /// - `rest`: what is left of the path behind the node; none: it ends here. The empty one: it ends with a `/`.
+    ///
+    /// As deep as the longest path of a route at most, which is some hundred segments.
+    fn descend<'t>(&'t self, at: usize, rest: Option<&str>, see: &mut impl FnMut(&'t Shelf)) {
+        let node = &self.nodes[at];
+        let Some(rest) = rest else {
+            see(&node.here);
+            return see(&node.below);
+        };
+        let (segment, behind) = match rest.split_once('/') {
+            Some((segment, behind)) => (segment, Some(behind)),
+            None => (rest, None),
+        };
+        if let Some(child) = node.children.get(segment) {
+            self.descend(*child, behind, see);
+        }
+        if !segment.is_empty() {
+            if let Some(child) = node.capture {
+                self.descend(child, behind, see);
+            }
+            see(&node.beyond);
+        }
+        see(&node.below);
+    }
+}
+
+impl Shelf {
+    /// Routes for `host`, by how closely they name it.
+    pub(super) fn of_host<'s>(&'s self, host: &str) -> impl Iterator<Item = (HostFit, &'s [usize])> {
+        let exact = self.by_host.get(host).map(|places| (HostFit::EXACT, places.as_slice()));
+        // No label stands before a dot at the beginning.
+        let dots = host.match_indices('.').map(|(at, _)| at).filter(|at| *at > 0);
+        let dots = dots.take_while(|_| !self.by_wildcard.is_empty());
+        let wildcards = dots.filter_map(|at| {
+            let below = &host[at..];
+            Some((HostFit::wildcard(below), self.by_wildcard.get(below)?.as_slice()))
+        });
+        exact.into_iter().chain(wildcards).chain([(HostFit::ANY, self.any_host.as_slice())])
+    }
+
+    /// All routes of the shelf, each once for each of its hosts.
+    pub(super) fn all(&self) -> impl Iterator<Item = usize> {
+        let hosts = self.by_host.values().chain(self.by_wildcard.values()).flatten();
+        hosts.chain(&self.any_host).copied()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cmp::Reverse;
-
-    use super::*;
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    type Rule = (RouteName, Match);
-
-    fn rule(name: &str, path: &str, hosts: &[&str], methods: &[&str]) -> Rule {
-        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        let matches = Match { path: path.into(), methods: owned(methods), hosts: owned(hosts) };
-        (RouteName::parse(name).expect("a name"), matches)
-    }
-
-    fn table(rules: &[Rule]) -> Table<String> {
-        Table::new(rules.iter().map(|(name, matches)| (name, matches, name.to_string())))
-    }
-
-    /// The reference: tries every route, and says what the words on top of this file say.
-    fn naive(rules: &[Rule], host: &str, path: &str, method: &str) -> Result<String, NoMatch> {
-        let segments = |text: &str| -> Vec<String> {
-            text.split('/').filter(|segment| !segment.is_empty()).map(str::to_owned).collect()
-        };
-        let here = rules.iter().filter(|(_, matches)| {
-            let hosts = &matches.hosts;
-            segments(path).starts_with(&segments(&matches.path))
-                && (hosts.is_empty() || hosts.iter().any(|h| h == host))
-        });
-        let takes = |rule: &&Rule| rule.1.methods.is_empty() || rule.1.methods.iter().any(|m| m == method);
-        let best = here.clone().filter(takes).max_by_key(|(name, matches)| {
-            let named = (!matches.hosts.is_empty(), !matches.methods.is_empty());
-            (segments(&matches.path).len(), named, Reverse(name.clone()))
-        });
-        let allowed: BTreeSet<String> = here.flat_map(|(_, matches)| matches.methods.clone()).collect();
-        best.map(|(name, _)| name.to_string()).ok_or(NoMatch { allowed: allowed.into_iter().collect() })
-    }
-
-    #[test]
-    fn a_prefix_is_matched_by_whole_segments() {
-        let table = table(&[rule("api", "/api", &[], &[])]);
-        for path in ["/api", "/api/", "/api/x/y"] {
-            assert_eq!(table.find("h", path, "GET").map(String::as_str), Ok("api"), "{path}");
-        }
-        for path in ["/", "/apix", "/ap", "/x/api", "*", ""] {
-            assert_eq!(table.find("h", path, "GET"), Err(NoMatch { allowed: vec![] }), "{path}");
-        }
-    }
-
-    #[test]
-    fn the_most_specific_route_wins() {
-        let rules = [
-            rule("z-root", "/", &[], &[]),
-            rule("b-any", "/a", &[], &[]),
-            rule("a-any", "/a", &[], &[]),
-            rule("get", "/a", &[], &["GET"]),
-            rule("host", "/a", &["h"], &[]),
-            rule("host-get", "/a", &["h"], &["GET"]),
-        ];
-        let table = table(&rules);
-        let find = |host, path, method| table.find(host, path, method).expect("the root takes all").as_str();
-        assert_eq!(find("h", "/a/b", "GET"), "host-get");
-        assert_eq!(find("h", "/a/b", "PUT"), "host");
-        assert_eq!(find("i", "/a/b", "GET"), "get");
-        assert_eq!(find("i", "/a/b", "PUT"), "a-any");
-        assert_eq!(find("h", "/b", "GET"), "z-root");
-    }
-
-    #[test]
-    fn methods_that_would_do_are_told() {
-        let table = table(&[rule("a", "/a", &[], &["PUT", "GET"]), rule("b", "/a/b", &[], &["POST", "GET"])]);
-        let refused = table.find("h", "/a/b/c", "DELETE").expect_err("no such method");
-        assert_eq!(refused.allowed, ["GET", "POST", "PUT"]);
-    }
-
-    #[test]
-    fn a_shorter_path_takes_a_method_that_the_longer_does_not() {
-        let table = table(&[rule("long", "/a/b", &[], &["GET"]), rule("short", "/a", &[], &[])]);
-        assert_eq!(table.find("h", "/a/b", "PUT").map(String::as_str), Ok("short"));
-    }
-
-    fn rules() -> impl Strategy<Value = Vec<Rule>> {
-        let path = vec("[ab]", 0..4).prop_map(|segments| format!("/{}", segments.join("/")));
-        let one = (path, vec("[hi]", 0..3), vec("GET|PUT|POST", 0..3));
-        vec(one, 0..12).prop_map(|parts| {
-            let made = |(number, (path, hosts, methods))| {
-                let name = RouteName::parse(&format!("r{number}")).expect("a name");
-                (name, Match { path, methods, hosts })
-            };
-            parts.into_iter().enumerate().map(made).collect()
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn the_tree_finds_what_trying_every_route_finds(
-            rules in rules(),
-            host in "[hij]",
-            path in vec("[abc]", 0..5).prop_map(|segments| format!("/{}", segments.join("/"))),
-            slash: bool,
-            method in "GET|PUT|POST|DELETE",
-        ) {
-            let path = if slash && path != "/" { format!("{path}/") } else { path };
-            let table = table(&rules);
-            let found = table.find(&host, &path, &method).cloned();
-            prop_assert_eq!(found, naive(&rules, &host, &path, &method));
-        }
-
-        #[test]
-        fn the_documents_order_decides_nothing(rules in rules(), path in "(/[ab]){1,4}") {
-            let reversed: Vec<Rule> = rules.iter().rev().cloned().collect();
-            let (one, other) = (table(&rules), table(&reversed));
-            prop_assert_eq!(one.find("h", &path, "GET"), other.find("h", &path, "GET"));
-        }
-    }
-}
+#[path = "table_tests.rs"]
+mod tests;

@@ -98,8 +98,7 @@ impl Outgoing {
     pub fn new(stamp: bool, admitted: Admitted) -> Self {
         let rule = admitted.rule().clone();
         let (mut parts, mut body, arrival, spent) = admitted.into_parts();
-        let prefix = rule.route.strip_prefix.then_some(rule.route.matches.path.as_str());
-        head::prepare(&mut parts, &arrival, prefix);
+        head::prepare(&mut parts, &arrival, rule.route.prefix_to_strip());
         if stamp {
             head::stamp(&mut parts.headers, [&spent[0], &spent[1]]);
         }

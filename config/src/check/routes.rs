@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
+
 use super::{Findings, Trail};
 use crate::draft::{Draft, RouteDraft};
 use crate::mistake::Severity;
-use crate::route::{Access, Match};
+use crate::path::Path;
+use crate::route::{Access, Condition, Match};
 use crate::tree::quote;
 
 pub(super) fn check(draft: &Draft, findings: &mut Findings) {
@@ -34,7 +37,13 @@ pub(super) fn check(draft: &Draft, findings: &mut Findings) {
         }
         check_charges(draft, route, trail, findings);
         if let Some(matches) = &route.matches {
-            check_overlap(&mut taken, index, matches, trail, findings);
+            check_overlap(&mut taken, index, route.priority, matches, trail, findings);
+            if route.strip_prefix && !matches!(matches.path, Path::Prefix(_)) {
+                let wanted = "false, or a path that is a prefix";
+                findings
+                    .add(trail().key("strip_prefix"), format!("true beside {}", matches.path), wanted)
+                    .help = Some("there is no prefix to cut off".into());
+            }
         }
     }
     check_unused(draft, findings);
@@ -65,13 +74,41 @@ fn check_charges(draft: &Draft, route: &RouteDraft, trail: impl Fn() -> Trail, f
     }
 }
 
-/// What one route takes: a path, and one host and method, or any.
-type Taken<'a> = (&'a str, Option<&'a str>, Option<&'a str>);
+/// What a route wants but for host and method. Equal: nothing but those tells two routes apart.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Shape<'a> {
+    path: (&'static str, String),
+    /// Where, name, kind and text of each condition.
+    conditions: Vec<(&'static str, &'a str, &'static str, &'a str)>,
+    sources: BTreeSet<IpNet>,
+    priority: i16,
+}
 
-/// No two routes may list the same path, host and method, for nothing would choose between them.
+/// One host and method, or any → the first route that takes them.
+type Taken<'a> = BTreeMap<(Option<&'a str>, Option<&'a str>), usize>;
+
+impl<'a> Shape<'a> {
+    fn of(priority: i16, matches: &'a Match) -> Self {
+        let maps = [("headers", &matches.headers), ("query", &matches.query), ("cookies", &matches.cookies)];
+        let each = |(key, map): (&'static str, &'a BTreeMap<String, Condition>)| {
+            map.iter().map(move |(name, condition)| match condition {
+                Condition::Equal(text) => (key, name.as_str(), "equal", text.as_str()),
+                Condition::Regex(pattern) => (key, name.as_str(), "regex", pattern.as_str()),
+                Condition::Present(true) => (key, name.as_str(), "present", "true"),
+                Condition::Present(false) => (key, name.as_str(), "present", "false"),
+            })
+        };
+        let conditions = maps.into_iter().flat_map(each).collect();
+        let sources = matches.sources.iter().copied().collect();
+        Self { path: matches.path.shape(), conditions, sources, priority }
+    }
+}
+
+/// No two routes may list the same path, host and method under the same conditions, for nothing would choose between them.
 fn check_overlap<'a>(
-    taken: &mut BTreeMap<Taken<'a>, usize>,
+    taken: &mut BTreeMap<Shape<'a>, Taken<'a>>,
     index: usize,
+    priority: i16,
     matches: &'a Match,
     trail: impl Fn() -> Trail,
     findings: &mut Findings,
@@ -80,12 +117,13 @@ fn check_overlap<'a>(
         if texts.is_empty() { vec![None] } else { texts.iter().map(|text| Some(text.as_str())).collect() }
     };
     let (hosts, methods) = (any_or(&matches.hosts), any_or(&matches.methods));
+    let taken = taken.entry(Shape::of(priority, matches)).or_default();
     for host in &hosts {
         for method in &methods {
-            let first = *taken.entry((&matches.path, *host, *method)).or_insert(index);
+            let first = *taken.entry((*host, *method)).or_insert(index);
             if first != index {
-                let what =
-                    [method.unwrap_or("any method"), host.unwrap_or("any host"), &matches.path].join(" ");
+                let (method, host) = (method.unwrap_or("any method"), host.unwrap_or("any host"));
+                let what = format!("{method} {host} {}", matches.path);
                 let wanted = format!("a match of its own; routes[{first}] takes the same requests");
                 findings.add(trail().key("match"), what, wanted);
                 return;
