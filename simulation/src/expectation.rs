@@ -173,7 +173,7 @@ fn amount(text: &str) -> Option<(u64, Unit)> {
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let fits = !whole.is_empty() && digits(whole) && digits(part) && part.len() <= 3;
     let fits =
-        fits && (number.contains('.') == !part.is_empty()) && (part.is_empty() || unit == Unit::Percent);
+        fits && (number.contains('.') != part.is_empty()) && (part.is_empty() || unit == Unit::Percent);
     let whole: u64 = fits.then(|| whole.parse().ok())??;
     Some((whole.checked_mul(1_000)?.checked_add(format!("{part:0<3}").parse().ok()?)?, unit))
 }
