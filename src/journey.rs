@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cluster::warnings::Warnings;
 use cluster::world::World;
-use config::ids::RouteName;
+use config::ids::{RouteName, UpstreamName};
 use config::node::Limits;
 use http::{Method, Response};
 use hyper::body::Incoming;
@@ -131,10 +131,15 @@ impl Trail {
         self.rule.as_ref().map(|rule| &rule.route.name)
     }
 
-    /// The upstream that was chosen; empty: none.
-    fn upstream(&self) -> &str {
-        let held = self.rule.as_ref().zip(self.upstream);
-        held.map_or("", |(rule, place)| rule.upstreams[place].name.as_str())
+    /// The upstream that was chosen.
+    fn upstream(&self) -> Option<&UpstreamName> {
+        let (rule, place) = self.rule.as_ref().zip(self.upstream)?;
+        Some(&rule.upstreams[place].name)
+    }
+
+    /// The same, where the route has several.
+    fn branch(&self) -> Option<&UpstreamName> {
+        self.upstream().filter(|_| self.rule.as_ref().is_some_and(|rule| rule.split.is_some()))
     }
 
     fn spent(&mut self, spent: &Spent) {
@@ -199,7 +204,8 @@ fn finish(
     let status = response.status().as_u16();
     let total = arrival.at.elapsed();
     let slug = refusal.as_ref().map(Refusal::slug);
-    gateway.recorder.answered(&Answer { route: trail.route(), status, refusal: slug, total, upstream });
+    let (route, branch) = (trail.route(), trail.branch());
+    gateway.recorder.answered(&Answer { route, branch, status, refusal: slug, total, upstream });
     log(gateway, arrival, method, &trail, status, total, refusal.as_ref());
     response
 }
@@ -215,7 +221,8 @@ fn log(
     refusal: Option<&Refusal>,
 ) {
     let (id, peer) = (arrival.id, arrival.peer);
-    let (route, upstream) = (trail.route().map_or("", RouteName::as_str), trail.upstream());
+    let (route, upstream) =
+        (trail.route().map_or("", RouteName::as_str), trail.upstream().map_or("", UpstreamName::as_str));
     let total_us = total.as_micros() as u64;
     let Some(refusal) = refusal else {
         debug!(%id, %peer, %method, route, upstream, status, total_us, "answered");

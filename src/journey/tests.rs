@@ -557,4 +557,11 @@ async fn a_split_sends_a_client_to_one_upstream_and_a_tester_where_he_likes() {
         let seen = client.seen().pop().expect("it was reached");
         assert!(seen.contains(&format!("host: {host}.test\r\n")), "{field}: {seen}");
     }
+    // and figures tell who was chosen
+    let figures = client.telemetry.render_prometheus();
+    for (upstream, count) in [("blue", 2), ("green", 1)] {
+        let name = "quorumgate_split_requests_answered_total";
+        let line = format!("{name}{{route=\"v1\",upstream=\"{upstream}\",class=\"2xx\"}} {count}");
+        assert!(figures.contains(&line), "{figures}");
+    }
 }
