@@ -4,6 +4,7 @@ use bytes::Bytes;
 use config::action::{Redirect, Respond, Scheme};
 use config::path::Path;
 use http::header::{self, HeaderValue};
+use http::uri::Authority;
 use http::{Response, StatusCode};
 
 use crate::journey::evidence::Admitted;
@@ -26,6 +27,9 @@ impl Direct {
     /// What is wrong, if its status is none.
     pub fn redirect(redirect: &Redirect) -> Result<Self, String> {
         let status = Some(redirect.status).filter(|status| Redirect::STATUSES.contains(status));
+        if let Some(host) = redirect.host.as_deref().filter(|host| !is_host(host)) {
+            return Err(format!("found {host:?}, wanted a host without a port"));
+        }
         Ok(Self::Redirect(status_of(status, redirect.status)?, redirect.clone()))
     }
 
@@ -78,6 +82,11 @@ pub fn answer(admitted: &Admitted) -> Result<Response<Bytes>, Refusal> {
     let direct =
         direct.ok_or(Refusal::Internal { why: "a route without an upstream and without an answer" })?;
     Ok(direct.to(admitted))
+}
+
+/// A host alone: nothing in it ends the authority of a location, or begins another one.
+fn is_host(text: &str) -> bool {
+    text.parse::<Authority>().is_ok_and(|authority| authority.host() == text)
 }
 
 fn status_of(good: Option<u16>, found: u16) -> Result<StatusCode, String> {
@@ -135,6 +144,17 @@ mod tests {
         assert_eq!(of(&Redirect { port: Some(8443), ..https }), "https://api.test:8443/old/a?b=c&d");
         let other = Redirect { host: Some("other.example".into()), ..to(new()) };
         assert_eq!(of(&other), "http://other.example/new/a?b=c&d");
+    }
+
+    #[test]
+    fn a_host_that_is_more_than_one_is_refused() {
+        let host = |host: &str| Direct::redirect(&Redirect { host: Some(host.into()), ..to(None) });
+        for good in ["a.example", "[::1]", "10.0.0.1"] {
+            assert!(host(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a/b", "u@a", "a:1", "a?b", "a\\b", "a\r\nx: y", "a b"] {
+            assert!(host(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -84,6 +84,10 @@ impl std::fmt::Debug for Gateway {
 
 /// What became of a request that was not refused.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and a box would cost each request an allocation"
+)]
 pub enum Answered {
     /// An upstream's answer.
     Upstream(Reply),

@@ -472,15 +472,15 @@ const ACTIONS: &[(&str, &str)] = &[
     ),
     (
         "match: {path: /r}, access: public, respond: {status: 200}, rewrite: {path: /n}",
-        "routes[0].rewrite: found it beside `respond`, wanted it beside `upstream` or `split`",
+        "routes[0].rewrite: found `rewrite` beside `respond`, wanted `upstream` or `split` beside it",
     ),
     (
         "match: {path: /r}, access: public, respond: {status: 200}, timeout: 1s",
-        "routes[0].timeout: found it beside",
+        "routes[0].timeout: found `timeout` beside",
     ),
     (
         "match: {path: /r}, access: public, respond: {status: 200}, headers: {request: {remove: [a]}}",
-        "routes[0].headers.request: found it beside `respond`",
+        "routes[0].headers.request: found `request` beside `respond`",
     ),
     ("match: {path: /r}, access: public, respond: {status: 199}", "a whole number from 200 to 599"),
     (

@@ -6,8 +6,8 @@
 //! was written: routes, access, scopes, quotas, plans, tenants, timeouts.
 //!
 //! Which route takes a request, the product's own table says. Callers ask without a query and without cookies, from
-//! addresses of 127.0.0.0/8, with the fields that [`CALLERS_FIELDS`] names and no others; for a route that wants more no
-//! caller can be made, and a document that asks after what differs from caller to caller is refused.
+//! addresses of 127.0.0.0/8, with the fields that [`CALLERS_FIELDS`] names and no others; for a route that wants more, or
+//! that reaches no upstream, no caller can be made, and a document that asks after what differs from caller to caller is refused.
 
 use std::collections::BTreeSet;
 use std::fmt;

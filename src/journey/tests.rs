@@ -517,6 +517,31 @@ async fn an_upstream_sees_what_the_route_makes_of_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_sent_again_is_rewritten_as_it_was_the_first_time() {
+    // given an upstream whose first connection dies at its second request
+    fn dies(connection: usize, request: usize) -> Act {
+        if (connection, request) == (0, 1) { Act::HangUp } else { Act::Say(OK) }
+    }
+    let edits = "headers: {request: {add: {x-a: b}}}";
+    let rule = acting(&format!(
+        "match: {{path: /v1}}, upstream: blue, rewrite: {{path: /n, host: in.test}}, {edits}"
+    ));
+    let mut client = Client::connect_to(dies, rule).await;
+    client.ask(GET).await;
+    // when the second request meets it, then it is sent again, the same
+    let (head, _) = client.ask(GET).await;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    let seen = client.seen();
+    assert_eq!((seen.len(), &seen[1]), (3, &seen[2]));
+    assert!(
+        seen[2].starts_with("GET /n?b=c HTTP/1.1\r\n") && seen[2].contains("host: in.test\r\n"),
+        "{}",
+        seen[2]
+    );
+    assert_eq!(seen[2].matches("x-a: b\r\n").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn fields_are_edited_on_both_ways_after_the_gateways_own() {
     // given edits of fields that the client, the gateway and the upstream write
     let request =
@@ -546,7 +571,7 @@ async fn fields_are_edited_on_both_ways_after_the_gateways_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_split_sends_a_client_to_one_upstream_and_a_tester_where_he_likes() {
+async fn a_split_sends_a_client_to_one_upstream_and_a_tester_to_the_one_it_names() {
     let branches = "branches: [{upstream: blue, weight: 1}, {upstream: green, weight: 0}]";
     let rule = acting(&format!(
         "match: {{path: /v1}}, split: {{by: address, {branches}, override: {{header: x-branch}}}}"

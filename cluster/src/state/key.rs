@@ -198,6 +198,25 @@ mod tests {
     }
 
     #[test]
+    fn a_share_follows_from_the_route_and_one_value_of_one_kind() {
+        let all = [
+            share(&SECRET, "r", Drawn::Tenant(Some("a"))),
+            share(&SECRET, "r", Drawn::Tenant(Some("b"))),
+            share(&SECRET, "r", Drawn::Tenant(None)),
+            share(&SECRET, "r", Drawn::Client(Some("a"))),
+            share(&SECRET, "s", Drawn::Tenant(Some("a"))),
+            share(&[8; 16], "r", Drawn::Tenant(Some("a"))),
+            share(&SECRET, "r", Drawn::Request(1)),
+            share(&SECRET, "r", Drawn::Request(2)),
+        ];
+        assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
+        let of = |text: &str| share(&SECRET, "r", Drawn::Address(text.parse().expect("an address")));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::2"));
+        assert_eq!(of("10.0.0.1"), of("::ffff:10.0.0.1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+    }
+
+    #[test]
     fn only_keys_that_cost_nothing_to_mint_share_slots() {
         let values =
             KeyValues { client: Some("c"), address: "10.0.0.1".parse().ok(), ..KeyValues::default() };

@@ -63,11 +63,12 @@ fn check_unreached(route: &RouteDraft, action: &Action, trail: &impl Fn() -> Tra
         ("strip_prefix", route.strip_prefix),
         ("rewrite", route.rewrite.is_some()),
     ];
-    let of_route = given.into_iter().filter(|(_, given)| *given).map(|(key, _)| trail().key(key));
-    let of_request = (!route.headers.request.is_empty()).then(|| trail().key("headers").key("request"));
-    for trail in of_route.chain(of_request) {
-        let found = format!("it beside `{}`", action.key());
-        findings.add(trail, found, "it beside `upstream` or `split`").of_key = true;
+    let of_route = given.into_iter().filter(|(_, given)| *given).map(|(key, _)| (key, trail().key(key)));
+    let edits =
+        (!route.headers.request.is_empty()).then(|| ("request", trail().key("headers").key("request")));
+    for (key, trail) in of_route.chain(edits) {
+        let found = format!("`{key}` beside `{}`", action.key());
+        findings.add(trail, found, "`upstream` or `split` beside it").of_key = true;
     }
 }
 

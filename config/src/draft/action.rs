@@ -16,8 +16,7 @@ const ONE_KIND: &str = "exactly one of `upstream`, `redirect`, `respond`, `split
 
 /// Reads the one of a route's keys that says what becomes of its requests.
 pub(super) fn read(notes: &mut Notes, fields: &mut Fields<'_>) -> Option<Action> {
-    let mut given = KINDS.into_iter().filter_map(|kind| Some((kind, fields.optional(kind)?)));
-    let given: Vec<_> = given.by_ref().collect();
+    let given: Vec<_> = KINDS.into_iter().filter_map(|kind| Some((kind, fields.optional(kind)?))).collect();
     let Some((first, _)) = given.first() else {
         fields.spot.wrong(notes, ONE_KIND).found = "none of them".to_owned();
         return None;
