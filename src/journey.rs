@@ -1,8 +1,8 @@
 //! Received in, answered out: the whole gateway as one function.
 //!
 //! ```text
-//! Received -> Routed -> Screened -> Authenticated -> Admitted -> Reply
-//!             router    quota       auth             quota       upstream
+//! Received -> Routed -> Screened -> Authenticated -> Admitted -> Answered
+//!             router    quota       auth             quota       upstream, or direct
 //! ```
 //! Each arrow consumes what is on its left, or refuses. Whatever comes out, `response` turns it into an answer.
 
@@ -17,9 +17,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cluster::warnings::Warnings;
 use cluster::world::World;
-use config::ids::RouteName;
+use config::ids::{RouteName, UpstreamName};
 use config::node::Limits;
 use http::{Method, Response};
 use hyper::body::Incoming;
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::auth::Tokens;
+use crate::direct;
 use crate::quota::{Keeper, Standings};
 use crate::refusal::{Fault, Refusal};
 use crate::response::{self, AnswerBody};
@@ -35,7 +37,7 @@ use crate::telemetry::{Answer, Recorder};
 use crate::upstream::body::ClientBody;
 use crate::upstream::pool::Pool;
 use crate::upstream::{self, Outgoing, Reply};
-use evidence::{Admitted, Authenticated, RouteRule, Routed, Screened, Spent};
+use evidence::{Admitted, Aim, Authenticated, RouteRule, Routed, Screened, Spent};
 use freshness::Freshness;
 use received::{Arrival, Received, RequestIds};
 
@@ -80,11 +82,24 @@ impl std::fmt::Debug for Gateway {
     }
 }
 
-/// One request, from received to its reply, or to the reason why there is none.
+/// What became of a request that was not refused.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and a box would cost each request an allocation"
+)]
+pub enum Answered {
+    /// An upstream's answer.
+    Upstream(Reply),
+    /// Its route's own.
+    Direct(Response<Bytes>),
+}
+
+/// One request, from received to its answer, or to the reason why there is none.
 ///
 /// # Errors
 /// The first step's refusal.
-pub async fn journey(gateway: &Gateway, received: Received, trail: &mut Trail) -> Result<Reply, Refusal> {
+pub async fn journey(gateway: &Gateway, received: Received, trail: &mut Trail) -> Result<Answered, Refusal> {
     let routed = Routed::find(gateway, received)?;
     trail.routed(&routed);
     let screened = Screened::pass(gateway, routed).await?;
@@ -92,7 +107,14 @@ pub async fn journey(gateway: &Gateway, received: Received, trail: &mut Trail) -
     let known = Authenticated::prove(gateway, screened)?;
     let admitted = Admitted::spend(gateway, known).await?;
     trail.admitted(gateway, &admitted);
-    upstream::forward(&gateway.pool, Outgoing::new(gateway.stamp_admissions, admitted)).await
+    match admitted.aim() {
+        Aim::Upstream(aimed) => {
+            trail.upstream = Some(aimed.place());
+            let outgoing = Outgoing::new(gateway.stamp_admissions, aimed);
+            upstream::forward(&gateway.pool, outgoing).await.map(Answered::Upstream)
+        }
+        Aim::Here(admitted) => direct::answer(&admitted).map(Answered::Direct),
+    }
 }
 
 /// What answers, figures and logs tell of a request besides its outcome.
@@ -100,6 +122,8 @@ pub async fn journey(gateway: &Gateway, received: Received, trail: &mut Trail) -
 pub struct Trail {
     rule: Option<Arc<RouteRule>>,
     standings: Standings,
+    /// Its place among the route's.
+    upstream: Option<usize>,
 }
 
 impl Trail {
@@ -109,6 +133,17 @@ impl Trail {
 
     fn route(&self) -> Option<&RouteName> {
         self.rule.as_ref().map(|rule| &rule.route.name)
+    }
+
+    /// The upstream that was chosen.
+    fn upstream(&self) -> Option<&UpstreamName> {
+        let (rule, place) = self.rule.as_ref().zip(self.upstream)?;
+        Some(&rule.upstreams[place].name)
+    }
+
+    /// The same, where the route has several.
+    fn branch(&self) -> Option<&UpstreamName> {
+        self.upstream().filter(|_| self.rule.as_ref().is_some_and(|rule| rule.split.is_some()))
     }
 
     fn spent(&mut self, spent: &Spent) {
@@ -147,12 +182,21 @@ fn finish(
     arrival: Arrival,
     method: &Method,
     mut trail: Trail,
-    outcome: Result<Reply, Refusal>,
+    outcome: Result<Answered, Refusal>,
 ) -> Response<AnswerBody> {
     let (response, upstream, refusal) = match outcome {
-        Ok(reply) => {
-            let waited = reply.waited;
-            (response::reply(arrival.id, &trail.standings, reply), Some(waited), None)
+        Ok(answered) => {
+            let (mut response, waited) = match answered {
+                Answered::Upstream(reply) => {
+                    let waited = reply.waited;
+                    (response::reply(arrival.id, &trail.standings, reply), Some(waited))
+                }
+                Answered::Direct(own) => (response::direct(arrival.id, method, &trail.standings, own), None),
+            };
+            if let Some(rule) = &trail.rule {
+                rule.response_edits().apply(response.headers_mut());
+            }
+            (response, waited, None)
         }
         Err(refusal) => {
             if let Refusal::OverQuota { violated, .. } = &refusal {
@@ -164,8 +208,9 @@ fn finish(
     let status = response.status().as_u16();
     let total = arrival.at.elapsed();
     let slug = refusal.as_ref().map(Refusal::slug);
-    gateway.recorder.answered(&Answer { route: trail.route(), status, refusal: slug, total, upstream });
-    log(gateway, arrival, method, trail.route(), status, total, refusal.as_ref());
+    let (route, branch) = (trail.route(), trail.branch());
+    gateway.recorder.answered(&Answer { route, branch, status, refusal: slug, total, upstream });
+    log(gateway, arrival, method, &trail, status, total, refusal.as_ref());
     response
 }
 
@@ -174,15 +219,17 @@ fn log(
     gateway: &Gateway,
     arrival: Arrival,
     method: &Method,
-    route: Option<&RouteName>,
+    trail: &Trail,
     status: u16,
     total: Duration,
     refusal: Option<&Refusal>,
 ) {
-    let (id, peer, route) = (arrival.id, arrival.peer, route.map_or("", RouteName::as_str));
+    let (id, peer) = (arrival.id, arrival.peer);
+    let (route, upstream) =
+        (trail.route().map_or("", RouteName::as_str), trail.upstream().map_or("", UpstreamName::as_str));
     let total_us = total.as_micros() as u64;
     let Some(refusal) = refusal else {
-        debug!(%id, %peer, %method, route, status, total_us, "answered");
+        debug!(%id, %peer, %method, route, upstream, status, total_us, "answered");
         return;
     };
     let reason = refusal.slug();
@@ -193,9 +240,9 @@ fn log(
     };
     match line {
         Some(unsaid) => {
-            warn!(%id, %peer, %method, route, status, total_us, reason, %refusal, unsaid, "refused");
+            warn!(%id, %peer, %method, route, upstream, status, total_us, reason, %refusal, unsaid, "refused");
         }
-        None => debug!(%id, %peer, %method, route, status, total_us, reason, %refusal, "refused"),
+        None => debug!(%id, %peer, %method, route, upstream, status, total_us, reason, %refusal, "refused"),
     }
 }
 

@@ -6,6 +6,10 @@
 pub mod auth;
 /// Accepted connection in, requests out; one actor a connection.
 pub mod connection;
+/// Admitted in, answered without an upstream out.
+pub mod direct;
+/// Header fields that a route changes.
+pub mod edits;
 /// Field values that are made for each request.
 mod fields;
 /// Received in, answered out: the whole gateway as one function.

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use config::action::Respond;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -78,6 +79,23 @@ pub fn reply(id: RequestId, standings: &[Standing], reply: Reply) -> Response<An
     let mut response = reply.response.map(AnswerBody::Upstream);
     mark(response.headers_mut(), id, standings);
     response
+}
+
+/// A route's own answer as the client gets it.
+pub fn direct(
+    id: RequestId,
+    method: &Method,
+    standings: &[Standing],
+    own: Response<Bytes>,
+) -> Response<AnswerBody> {
+    let (mut parts, text) = own.into_parts();
+    if !Respond::BODILESS.contains(&parts.status.as_u16()) {
+        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+    }
+    mark(&mut parts.headers, id, standings);
+    // The answer to HEAD has the fields of the answer to GET, and no body.
+    let body = (*method != Method::HEAD && !text.is_empty()).then_some(text);
+    Response::from_parts(parts, AnswerBody::Ours(body))
 }
 
 /// A refusal as the client gets it.

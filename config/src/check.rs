@@ -1,6 +1,7 @@
 //! What one section of a gateway document may say about another. One set of rules for documents as they are
 //! written and for complete ones that a node was sent.
 
+mod actions;
 mod amounts;
 mod routes;
 

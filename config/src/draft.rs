@@ -3,6 +3,7 @@
 //! The functions below never stop early. What cannot be read is noted and stands as `None`, or as a harmless
 //! stand-in, so that everything around it is still looked at; a draft with notes never becomes a value.
 
+mod action;
 mod amount;
 mod identity;
 mod matching;
@@ -13,6 +14,7 @@ mod upstream;
 
 use std::collections::BTreeMap;
 
+use crate::action::{Action, Headers, Rewrite};
 use crate::gateway::GatewayDocument;
 use crate::identity::Issuer;
 use crate::ids::{IssuerName, PlanName, QuotaName, RouteName, TenantId, UpstreamName};
@@ -40,11 +42,13 @@ pub(crate) struct RouteDraft {
     pub name: Option<RouteName>,
     pub matches: Option<Match>,
     pub priority: i16,
-    pub upstream: Option<UpstreamName>,
+    pub action: Option<Action>,
     pub access: Option<Access>,
     pub charges: Vec<Option<Charge>>,
     pub timeout: Option<std::time::Duration>,
     pub strip_prefix: bool,
+    pub rewrite: Option<Rewrite>,
+    pub headers: Headers,
 }
 
 impl Draft {
@@ -96,11 +100,13 @@ impl RouteDraft {
             name: self.name?,
             matches: self.matches?,
             priority: self.priority,
-            upstream: self.upstream?,
+            action: self.action?,
             access: self.access?,
             charges: self.charges.into_iter().collect::<Option<_>>()?,
             timeout: self.timeout,
             strip_prefix: self.strip_prefix,
+            rewrite: self.rewrite,
+            headers: self.headers,
         })
     }
 }
@@ -112,11 +118,13 @@ impl From<&GatewayDocument> for Draft {
             name: Some(route.name.clone()),
             matches: Some(route.matches.clone()),
             priority: route.priority,
-            upstream: Some(route.upstream.clone()),
+            action: Some(route.action.clone()),
             access: Some(route.access.clone()),
             charges: route.charges.iter().cloned().map(Some).collect(),
             timeout: route.timeout,
             strip_prefix: route.strip_prefix,
+            rewrite: route.rewrite.clone(),
+            headers: route.headers.clone(),
         };
         Self {
             upstreams: document.upstreams.iter().map(|it| (it.name.clone(), Some(it.clone()))).collect(),

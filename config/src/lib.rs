@@ -9,6 +9,7 @@
 pub mod ids;
 pub mod units;
 
+pub mod action;
 pub mod gateway;
 pub mod identity;
 pub mod node;

@@ -106,6 +106,17 @@ impl fmt::Display for Path {
     }
 }
 
+/// As a template has it.
+impl fmt::Display for Segment<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(text) => f.write_str(text),
+            Self::Capture(name) => write!(f, "{{{name}}}"),
+            Self::Rest(name) => write!(f, "{{{name}*}}"),
+        }
+    }
+}
+
 impl<'a> Segment<'a> {
     /// A segment of a template, whose names are known to be good.
     fn read(text: &'a str) -> Self {
@@ -117,9 +128,23 @@ impl<'a> Segment<'a> {
 }
 
 impl Template {
+    /// A template of the paths that a route takes.
+    ///
     /// # Errors
     /// What would be right.
     pub fn parse(text: &str) -> Result<Self, Wanted> {
+        Self::read(text, "write `exact` for a path without captures")
+    }
+
+    /// A template of which a new path is made.
+    ///
+    /// # Errors
+    /// What would be right.
+    pub fn parse_new(text: &str) -> Result<Self, Wanted> {
+        Self::read(text, "write `path` for a path without captures")
+    }
+
+    fn read(text: &str, plain: &str) -> Result<Self, Wanted> {
         let error = |help: &str| {
             let wanted = "a path whose captures are whole segments, such as /users/{user}/orders/{order}";
             Err(Wanted { help: (!help.is_empty()).then(|| help.to_owned()), ..wanted.into() })
@@ -159,7 +184,7 @@ impl Template {
             return error("");
         }
         if names.is_empty() {
-            return error("write `exact` for a path without captures");
+            return error(plain);
         }
         Ok(Self(text.to_owned()))
     }

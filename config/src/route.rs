@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::action::{Action, Headers, Rewrite};
 use crate::ids::{IssuerName, QuotaName, RouteName, UpstreamName};
 use crate::path::Path;
 use crate::pattern::Pattern;
@@ -163,8 +164,9 @@ pub struct Route {
     /// Of routes that take the same request, one with a higher priority wins. Of [`Route::PRIORITIES`], zero by default.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i16,
-    /// Where they go.
-    pub upstream: UpstreamName,
+    /// What becomes of them.
+    #[serde(flatten)]
+    pub action: Action,
     /// Who may send them.
     pub access: Access,
     /// In the document's order; at most 8.
@@ -173,6 +175,12 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// Whether the matched prefix is cut off before forwarding. Only with a prefix.
     pub strip_prefix: bool,
+    /// What the upstream sees in place of the request's own path and host. Only where there is an upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<Rewrite>,
+    /// Header fields that are changed on the way.
+    #[serde(default, skip_serializing_if = "Headers::is_empty")]
+    pub headers: Headers,
 }
 
 impl Route {
@@ -180,6 +188,11 @@ impl Route {
     pub const CHARGES_MAX: usize = 8;
     /// What a priority may be.
     pub const PRIORITIES: RangeInclusive<i16> = -1000..=1000;
+
+    /// Where its requests may go: one, or each branch; none: the gateway answers them itself.
+    pub fn upstreams(&self) -> impl Iterator<Item = &UpstreamName> {
+        self.action.upstreams()
+    }
 
     /// The prefix that is cut off before forwarding.
     pub fn prefix_to_strip(&self) -> Option<&str> {

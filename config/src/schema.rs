@@ -238,6 +238,79 @@ fn conditions() -> Value {
     json!({"type": "object", "additionalProperties": condition, "minProperties": 1, "maxProperties": 16})
 }
 
+/// A new path: at most one of the three is given.
+fn new_path() -> [(&'static str, Value, &'static str); 3] {
+    let path = || json!({"type": "string", "pattern": "^/", "maxLength": 1024});
+    [
+        ("path", path(), "The whole new path."),
+        ("prefix", path(), "In place of the matched prefix; only with a prefix."),
+        ("template", path(), "Made of the captures of the matched template, such as `/u/{user}`."),
+    ]
+}
+
+fn redirect() -> Value {
+    let [path, prefix, template] = new_path();
+    let fields = [
+        ("status", json!({"enum": [301, 302, 303, 307, 308]}), "Whether for good, and with which method."),
+        ("scheme", json!({"enum": ["http", "https"]}), "Without it, an absolute location is `http`."),
+        ("host", text(), "In lower case; without it, the one that was asked for."),
+        ("port", integer(1, 65_535), "Without it, the scheme's own."),
+        path,
+        prefix,
+        template,
+    ];
+    object(&["status"], fields)
+}
+
+fn respond() -> Value {
+    let fields = [
+        ("status", integer(200, 599), "Of the answer."),
+        ("body", json!({"type": "string", "minLength": 1, "maxLength": 64 << 10}), "Of the answer."),
+        ("content_type", text(), "Of the body; without it, `text/plain; charset=utf-8`."),
+    ];
+    object(&["status"], fields)
+}
+
+fn split() -> Value {
+    let branch = [
+        ("upstream", text(), "Where its requests go."),
+        ("weight", integer(0, 1000), "Its share of all weights."),
+    ];
+    let branch = object(&["upstream", "weight"], branch);
+    let chosen = json!({"anyOf": [
+        object(&["header"], [("header", text(), "A field's name in lower case.")]),
+        object(&["cookie"], [("cookie", text(), "A cookie's name.")]),
+    ]});
+    let fields = [
+        (
+            "by",
+            json!({"enum": ["tenant", "client", "address", "request"]}),
+            "What is alike in this goes to the same branch.",
+        ),
+        (
+            "branches",
+            json!({"type": "array", "items": branch, "minItems": 2, "maxItems": 8}),
+            "Upstreams and their weights.",
+        ),
+        ("override", chosen, "Names the branch's upstream itself: for testers, no authorization."),
+    ];
+    object(&["by", "branches"], fields)
+}
+
+/// Changes of header fields, carried out in the order remove, set, add.
+fn edits() -> Value {
+    let values = || {
+        let value = json!({"type": "string", "maxLength": 1024});
+        json!({"type": "object", "additionalProperties": value, "maxProperties": 32})
+    };
+    let fields = [
+        ("remove", texts(), "Names of fields that go."),
+        ("set", values(), "Field → its only value."),
+        ("add", values(), "Field → one more value."),
+    ];
+    object(&[], fields)
+}
+
 fn route() -> Value {
     let matches = [
         ("path", path(), "Path prefix by whole segments, or a map that says its kind."),
@@ -262,6 +335,12 @@ fn route() -> Value {
         [("quota", text(), "Which quota."), ("cost", integer(1, 1 << 20), "Tokens a request costs.")];
     let charges =
         json!({"type": "array", "items": {"anyOf": [text(), object(&["quota"], charge)]}, "maxItems": 8});
+    let [path, prefix, template] = new_path();
+    let rewrite = [path, prefix, template, ("host", text(), "The `Host` field; without it, the endpoint.")];
+    let headers = [
+        ("request", edits(), "On the way to the upstream."),
+        ("response", edits(), "Of all answers but refusals."),
+    ];
     let fields = [
         ("name", text(), "Its name in logs and metrics."),
         ("match", object(&["path"], matches), "Which requests it takes."),
@@ -271,6 +350,9 @@ fn route() -> Value {
             "Of routes that take the same request, the highest wins; without it, 0.",
         ),
         ("upstream", text(), "Where they go."),
+        ("redirect", redirect(), "Where their clients are sent; in place of `upstream`."),
+        ("respond", respond(), "How they are answered; in place of `upstream`."),
+        ("split", split(), "Which upstreams share them; in place of `upstream`."),
         ("access", access, "Who may send them."),
         ("quotas", charges, "What counts them."),
         ("timeout", duration(), "Until the response's head; stands over the upstream's."),
@@ -279,6 +361,11 @@ fn route() -> Value {
             boolean(),
             "Whether the matched prefix is cut off before forwarding; only with a prefix.",
         ),
+        ("rewrite", object(&[], rewrite), "What an upstream sees instead."),
+        ("headers", object(&[], headers), "Header fields that are changed."),
     ];
-    object(&["name", "match", "upstream", "access"], fields)
+    let mut route = object(&["name", "match", "access"], fields);
+    let one = |key: &str| json!({"required": [key]});
+    route["oneOf"] = json!([one("upstream"), one("redirect"), one("respond"), one("split")]);
+    route
 }

@@ -87,6 +87,41 @@ fn the_readmes_routes_are_complete() {
 }
 
 #[test]
+fn the_readmes_actions_are_complete() {
+    // given the document of the README with everything that may become of a request
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let (_, block) = readme.split_once("```yaml\n# actions.yaml\n").expect("the README has the block");
+    let (text, _) = block.split_once("```").expect("the block ends");
+    // when it is read, then nothing is wrong with it, it fits its schema, and it survives its canonical JSON
+    let document = clean("actions.yaml", text, gateway::parse(text));
+    let schema = jsonschema::validator_for(&quorumgate_config::schema::gateway()).unwrap();
+    assert!(schema.is_valid(&serde_saphyr::from_str(text).unwrap()));
+    let json = document.to_canonical_json();
+    assert_eq!(GatewayDocument::from_canonical_json(&json).as_ref(), Ok(&document));
+    for part in [
+        r#""split":{"by":"tenant","branches":[{"upstream":"blue","weight":95},{"upstream":"green","weight":5}],"override":{"header":"x-branch"}},"access":"#,
+        r#""rewrite":{"path":{"prefix":"/v2/shop"},"host":"shop.internal"},"headers":{"request":{"remove":["authorization"],"set":{"x-edge":"eu-1"}},"response":{"remove":["server"],"add":{"vary":"x-branch"}}}}"#,
+        r#""redirect":{"status":308,"scheme":"https","host":"www.shop.example","path":{"prefix":"/shop"}},"access":"#,
+        r#""respond":{"status":200,"body":"User-agent: *","content_type":"text/plain"},"access":"#,
+        r#""rewrite":{"path":{"template":"/people/{user}"}}}"#,
+    ] {
+        assert!(json.contains(part), "{part} is not in {json}");
+    }
+    // and a node that is sent a path which is none, or two actions' worth of nothing, believes neither
+    for (good, forged) in [
+        (r#"{"prefix":"/shop"}"#, r#"{"prefix":"//evil"}"#),
+        (r#"{"template":"/people/{user}"}"#, r#"{"template":"/people/{other}"}"#),
+        (r#""by":"tenant""#, r#""by":"nobody""#),
+        (r#""upstream":"green","weight":5"#, r#""upstream":"gone","weight":5"#),
+        (r#""respond":{"#, r#""reply":{"#),
+    ] {
+        let forged = json.replacen(good, forged, 1);
+        assert_ne!(forged, json);
+        assert!(GatewayDocument::from_canonical_json(&forged).is_err(), "{forged}");
+    }
+}
+
+#[test]
 fn a_document_of_before_is_written_as_before() {
     // given the example, and a prefix in the long form
     let text = read("three/gateway.yaml");
@@ -94,6 +129,9 @@ fn a_document_of_before_is_written_as_before() {
     // when, then its routes have no key that they did not have, and both forms are one
     let begins = r#""routes":[{"name":"orders","matches":{"path":"/orders","methods":[],"hosts":[]},"upstream":"echo","access":"#;
     assert!(json.contains(begins), "{json}");
+    for key in ["rewrite", "headers", "redirect", "respond", "split"] {
+        assert!(!json.contains(&format!("\"{key}\":")), "{json}");
+    }
     let long = text.replace("{path: /orders}", "{path: {prefix: /orders}}");
     assert_ne!(long, text);
     assert_eq!(clean("gateway.yaml", &long, gateway::parse(&long)).to_canonical_json(), json);

@@ -393,3 +393,204 @@ fn plaintext_stays_on_its_machine() {
         assert!(mistakes[0].found.starts_with(found), "{}", mistakes[0]);
     }
 }
+
+/// A route of one path and what becomes of its requests; two upstreams.
+fn acting(route: &str) -> Parsed<gateway::GatewayDocument> {
+    let upstreams = "{blue: {endpoints: \"http://a\"}, green: {endpoints: \"http://b\"}}";
+    let issuers = "{dev: {issuer: i, audiences: [a], keys: [{kid: k, algorithm: HS256, secret: {file: s}}]}}";
+    gateway::parse(&format!("upstreams: {upstreams}\nissuers: {issuers}\nroutes:\n- {{name: r, {route}}}\n"))
+}
+
+/// A route → its only mistake (a part of it).
+const ACTIONS: &[(&str, &str)] = &[
+    (
+        "match: {path: /r}, access: public",
+        "routes[0]: found none of them, wanted exactly one of `upstream`, `redirect`",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, respond: {status: 200}",
+        "routes[0].respond: found `respond` beside `upstream`, wanted exactly one",
+    ),
+    ("match: {path: /r}, access: public, redirect: {path: /n}", "routes[0].redirect.status: found nothing"),
+    ("match: {path: /r}, access: public, redirect: {status: 308}", "routes[0].redirect: found none of them"),
+    (
+        "match: {path: /r}, access: public, redirect: {status: 300, path: /n}",
+        "wanted one of 301, 302, 303, 307, 308",
+    ),
+    (
+        "match: {path: /r}, access: public, redirect: {status: 308, path: /n, prefix: /m}",
+        "routes[0].redirect.prefix: found `prefix` beside `path`",
+    ),
+    (
+        "match: {path: /r}, access: public, redirect: {status: 308, path: //evil}",
+        "routes[0].redirect.path: found",
+    ),
+    (
+        "match: {path: /r}, access: public, redirect: {status: 308, path: \"/a\\r\\nb\"}",
+        "routes[0].redirect.path: found",
+    ),
+    (
+        "match: {path: /r}, access: public, redirect: {status: 308, host: \"*.a\"}",
+        "routes[0].redirect.host: found",
+    ),
+    (
+        "match: {path: /r}, access: public, redirect: {status: 308, host: a/b}",
+        "routes[0].redirect.host: found",
+    ),
+    ("match: {path: /r}, access: public, redirect: {status: 308, scheme: htps}", "did you mean `https`?"),
+    (
+        "match: {path: /r}, access: public, redirect: {status: 308, port: 0}",
+        "routes[0].redirect.port: found 0",
+    ),
+    (
+        "match: {path: {exact: /r}}, access: public, redirect: {status: 308, prefix: /n}",
+        "routes[0].redirect.prefix: found a new prefix beside exact /r, wanted a match whose path is a prefix",
+    ),
+    (
+        "match: {path: {template: \"/u/{user}\"}}, access: public, redirect: {status: 308, template: \"/n/{usr}\"}",
+        "routes[0].redirect.template: found the unknown capture {usr}, wanted captures of the match's template",
+    ),
+    (
+        "match: {path: {template: \"/u/{user*}\"}}, access: public, upstream: blue, rewrite: {template: \"/n/{user}\"}",
+        "routes[0].rewrite.template: found the unknown capture {user}",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, rewrite: {template: \"/n\"}",
+        "write `path` for a path without captures",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, rewrite: {}",
+        "routes[0].rewrite: found none of them",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, rewrite: {host: \"a:99999\"}",
+        "routes[0].rewrite.host: found",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, strip_prefix: true, rewrite: {prefix: /n}",
+        "routes[0].rewrite.prefix: found `prefix` beside `strip_prefix: true`",
+    ),
+    (
+        "match: {path: /r}, access: public, respond: {status: 200}, rewrite: {path: /n}",
+        "routes[0].rewrite: found `rewrite` beside `respond`, wanted `upstream` or `split` beside it",
+    ),
+    (
+        "match: {path: /r}, access: public, respond: {status: 200}, timeout: 1s",
+        "routes[0].timeout: found `timeout` beside",
+    ),
+    (
+        "match: {path: /r}, access: public, respond: {status: 200}, headers: {request: {remove: [a]}}",
+        "routes[0].headers.request: found `request` beside `respond`",
+    ),
+    ("match: {path: /r}, access: public, respond: {status: 199}", "a whole number from 200 to 599"),
+    (
+        "match: {path: /r}, access: public, respond: {status: 204, body: a}",
+        "found a body with status 204, wanted none",
+    ),
+    ("match: {path: /r}, access: public, respond: {status: 200, body: 7}", "put it in quotes"),
+    (
+        "match: {path: /r}, access: public, respond: {status: 200, content_type: a/b}",
+        "wanted a `body` beside it",
+    ),
+    (
+        "match: {path: /r}, access: public, respond: {status: 200, body: a, content_type: html}",
+        "wanted a media type",
+    ),
+    (
+        "match: {path: /r}, access: public, split: {by: request, branches: [{upstream: blue, weight: 1}]}",
+        "routes[0].split.branches: found 1 of them, wanted 2 to 8 branches",
+    ),
+    (
+        "match: {path: /r}, access: public, split: {by: request, branches: [{upstream: blue, weight: 1}, {upstream: blue, weight: 1}]}",
+        "routes[0].split.branches[1].upstream: found \"blue\" again",
+    ),
+    (
+        "match: {path: /r}, access: public, split: {by: request, branches: [{upstream: blue, weight: 0}, {upstream: green, weight: 0}]}",
+        "routes[0].split.branches: found weights of 0 alone",
+    ),
+    (
+        "match: {path: /r}, access: public, split: {by: request, branches: [{upstream: blue, weight: 1001}, {upstream: green, weight: 0}]}",
+        "routes[0].split.branches[0].weight: found 1001",
+    ),
+    (
+        "match: {path: /r}, access: public, split: {by: request, branches: [{upstream: blue, weight: 1}, {upstream: gren, weight: 1}]}",
+        "routes[0].split.branches[1].upstream: found \"gren\", wanted the name of an upstream",
+    ),
+    (
+        "match: {path: /r}, access: public, split: {by: tenant, branches: [{upstream: blue, weight: 1}, {upstream: green, weight: 1}]}",
+        "routes[0].split.by: found `tenant` on a public route, wanted `address` or `request`",
+    ),
+    (
+        "match: {path: /r}, access: public, split: {by: request, branches: [{upstream: blue, weight: 1}, {upstream: green, weight: 1}], override: {}}",
+        "routes[0].split.override: found a map, wanted exactly one of `header`, `cookie`",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, headers: {request: {set: {Host: a}}}",
+        "wanted the name of a header in lower case",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, headers: {response: {remove: [transfer-encoding]}}",
+        "routes[0].headers.response.remove[0]: found \"transfer-encoding\"",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, headers: {request: {add: {quorumgate-charges: a}}}",
+        "routes[0].headers.request.add.quorumgate-charges: found",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, headers: {request: {set: {authorization: a}}}",
+        "it may be removed",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, headers: {request: {set: {a: \"b\\r\\nc\"}}}",
+        "without control characters",
+    ),
+];
+
+#[test]
+fn each_mistake_about_what_becomes_of_requests_is_told() {
+    for (route, expected) in ACTIONS {
+        let mistakes = errors(acting(route));
+        assert_eq!(mistakes.len(), 1, "{route}: {mistakes:?}");
+        let told = format!("{}\n{}", mistakes[0], mistakes[0].help.as_deref().unwrap_or_default());
+        assert!(told.contains(expected), "{expected:?} is not in {told:?}");
+        assert!(mistakes[0].line == 4 && mistakes[0].column > 1, "{told}");
+    }
+}
+
+#[test]
+fn answers_and_edits_are_bounded() {
+    let body = |bytes: usize| {
+        format!("match: {{path: /r}}, access: public, respond: {{status: 200, body: {}}}", "x".repeat(bytes))
+    };
+    assert!(acting(&body(64 << 10)).is_ok());
+    assert!(errors(acting(&body((64 << 10) + 1)))[0].to_string().contains("64 KiB"));
+    let edits = |value: &str, count: usize| {
+        let all: Vec<String> = (0..count).map(|number| format!("x-{number}: {value}")).collect();
+        format!(
+            "match: {{path: /r}}, access: public, upstream: blue, headers: {{response: {{set: {{{}}}}}}}",
+            all.join(", ")
+        )
+    };
+    assert!(acting(&edits("y", 32)).is_ok());
+    assert!(errors(acting(&edits("y", 33)))[0].to_string().contains("at most 32"));
+    assert!(acting(&edits(&"y".repeat(1024), 1)).is_ok());
+    assert!(errors(acting(&edits(&"y".repeat(1025), 1)))[0].to_string().contains("at most 1024 bytes"));
+}
+
+#[test]
+fn a_splits_branches_are_used_upstreams() {
+    let split = "split: {by: request, branches: [{upstream: blue, weight: 1}, {upstream: green, weight: 0}]}";
+    let warnings = |route: &str| {
+        let checked = acting(route).unwrap();
+        checked
+            .warnings
+            .iter()
+            .map(|it| it.path.clone())
+            .filter(|path| path.starts_with("up"))
+            .collect::<Vec<_>>()
+    };
+    assert!(warnings(&format!("match: {{path: /r}}, access: public, {split}")).is_empty());
+    assert_eq!(warnings("match: {path: /r}, access: public, upstream: blue"), ["upstreams.green"]);
+    let neither = "match: {path: /r}, access: public, respond: {status: 200}";
+    assert_eq!(warnings(neither), ["upstreams.blue", "upstreams.green"]);
+}

@@ -7,7 +7,7 @@ use quorumgate_config::gateway::GatewayDocument;
 use quorumgate_config::mistake::{Mistake, render};
 use quorumgate_config::{gateway, node};
 
-const EXAMPLES: [&str; 4] = [
+const EXAMPLES: [&str; 5] = [
     include_str!("../examples/three/gateway.yaml"),
     include_str!("../examples/three/node-1.yaml"),
     include_str!("../examples/single.yaml"),
@@ -18,6 +18,15 @@ routes:
 - {name: b, upstream: u, access: public, match: {path: {regex: "/v[0-9]+(/.*)?"}, headers: {x-a: "1", b: {regex: "a|b"}}}}
 - {name: c, upstream: u, access: public, match: {path: {exact: /c}, query: {a: {present: true}}, sources: [10.0.0.0/8, "::/0"]}}
 - {name: d, upstream: u, access: public, strip_prefix: true, match: {path: {prefix: /c}, cookies: {s: {present: false}}}}
+"#,
+    // Everything that may become of a request.
+    r#"upstreams: {u: {endpoints: "http://a"}, v: {endpoints: "http://b"}}
+routes:
+- {name: a, access: public, match: {path: /a}, redirect: {status: 308, scheme: https, host: b.c, port: 8443, prefix: /b}}
+- {name: b, access: public, match: {path: {template: "/b/{x}/{y*}"}}, redirect: {status: 301, template: "/{y*}/{x}"}}
+- {name: c, access: public, match: {path: /c}, respond: {status: 200, body: "a b", content_type: text/html}, headers: {response: {add: {a: b}}}}
+- {name: d, access: public, match: {path: /d}, split: {by: address, branches: [{upstream: u, weight: 1}, {upstream: v, weight: 0}], override: {cookie: c}}}
+- {name: e, access: public, match: {path: /e}, upstream: u, rewrite: {path: /f, host: "g.h:1"}, headers: {request: {set: {a: b}, remove: [c]}}}
 "#,
 ];
 

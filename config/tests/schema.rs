@@ -52,4 +52,14 @@ fn a_slip_does_not_fit() {
     let validator = jsonschema::validator_for(&schema::gateway()).unwrap();
     let slip = serde_json::json!({"upstreams": {}, "routes": [], "quotes": {}});
     assert!(!validator.is_valid(&slip));
+    // and a route has one action, not none and not two
+    let route = |action: serde_json::Value| {
+        let mut route = serde_json::json!({"name": "r", "match": {"path": "/r"}, "access": "public"});
+        let (route_map, action) = (route.as_object_mut().unwrap(), action.as_object().unwrap().clone());
+        route_map.extend(action);
+        validator.is_valid(&serde_json::json!({"upstreams": {}, "routes": [route]}))
+    };
+    assert!(route(serde_json::json!({"respond": {"status": 200}})));
+    assert!(!route(serde_json::json!({})));
+    assert!(!route(serde_json::json!({"respond": {"status": 200}, "upstream": "u"})));
 }

@@ -6,8 +6,8 @@
 //! was written: routes, access, scopes, quotas, plans, tenants, timeouts.
 //!
 //! Which route takes a request, the product's own table says. Callers ask without a query and without cookies, from
-//! addresses of 127.0.0.0/8, with the fields that [`CALLERS_FIELDS`] names and no others; for a route that wants more no
-//! caller can be made, and a document that asks after what differs from caller to caller is refused.
+//! addresses of 127.0.0.0/8, with the fields that [`CALLERS_FIELDS`] names and no others; for a route that wants more, or
+//! that reaches no upstream, no caller can be made, and a document that asks after what differs from caller to caller is refused.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -266,19 +266,22 @@ fn beyond_callers(route: &Route) -> Option<String> {
     let mut query = it.query.iter().filter_map(|wanted| wants("the query parameter", wanted));
     let mut cookies = it.cookies.iter().filter_map(|wanted| wants("the cookie", wanted));
     let here = IpAddr::from([127, 0, 0, 1]);
+    let unreached = route.upstreams().next().is_none();
+    let unreached = unreached.then(|| format!("`{}` answers it, and no upstream", route.action.key()));
     let elsewhere = !it.sources.is_empty() && !it.sources.iter().any(|net| net.contains(&here));
     let pattern = matches!(it.path, Path::Regex(_)).then(|| "its path is a regular expression".to_owned());
     let address = elsewhere.then(|| "callers come from 127.0.0.0/8".to_owned());
+    let pattern = unreached.or(pattern);
     pattern.or_else(|| headers.next()).or_else(|| query.next()).or_else(|| cookies.next()).or(address)
 }
 
-/// Conditions that some callers meet and others do not.
+/// Conditions that some callers meet and others do not, and changes of what tells requests apart.
 fn judged_by_chance(document: &GatewayDocument) -> Vec<Mistake> {
     let mistake = |place: usize, key: String, found: String, wanted: &str| Mistake {
         severity: Severity::Error,
         line: 0,
         column: 0,
-        path: format!("routes[{place}].match.{key}"),
+        path: format!("routes[{place}].{key}"),
         found,
         wanted: wanted.to_owned(),
         help: Some("the simulator must know beforehand which route a caller's requests take".to_owned()),
@@ -287,12 +290,19 @@ fn judged_by_chance(document: &GatewayDocument) -> Vec<Mistake> {
     for (place, route) in document.routes.iter().enumerate() {
         for name in route.matches.headers.keys().filter(|name| CALLERS_FIELDS.contains(&name.as_str())) {
             let wanted = "a header that the simulator's callers do not send";
-            mistakes.push(mistake(place, format!("headers.{name}"), format!("{name:?}"), wanted));
+            mistakes.push(mistake(place, format!("match.headers.{name}"), format!("{name:?}"), wanted));
+        }
+        for (key, edits) in [("request", &route.headers.request), ("response", &route.headers.response)] {
+            let names = edits.remove.iter().chain(edits.set.keys()).chain(edits.add.keys());
+            for name in names.filter(|name| *name == NUMBER) {
+                let wanted = "no change of the field by which the simulator knows a request";
+                mistakes.push(mistake(place, format!("headers.{key}"), format!("{name:?}"), wanted));
+            }
         }
         for net in &route.matches.sources {
             if net.network().is_loopback() && net.network().is_ipv4() && net.prefix_len() > 8 {
                 let wanted = "all of 127.0.0.0/8, where the simulator's callers are, or nothing of it";
-                mistakes.push(mistake(place, "sources".to_owned(), net.to_string(), wanted));
+                mistakes.push(mistake(place, "match.sources".to_owned(), net.to_string(), wanted));
             }
         }
     }
@@ -450,6 +460,34 @@ routes:
             let why = Edition::parse("text", &text).expect_err(condition);
             assert!(why.contains("routes[1].match."), "{why}");
         }
+    }
+
+    #[test]
+    fn a_route_without_an_upstream_has_no_callers_and_one_with_several_has() {
+        // given a split, a redirect and an answer in place of an upstream
+        let split = "split: {by: request, branches: [{upstream: db, weight: 1}, {upstream: web, weight: 1}]}";
+        let others = ["redirect: {status: 308, path: /2}", "respond: {status: 200, body: hello}"];
+        let of = |action: &str| {
+            let text = TEXT.replace("path: /1}, upstream: web", &format!("path: /1}}, {action}"));
+            assert_ne!(text, TEXT);
+            Edition::parse("text", &text).unwrap_or_else(|why| panic!("{why}"))
+        };
+        // when callers are made, then only for the split, whose branches are all right
+        let edition = of(split);
+        assert!(edition.target("one", None).expect("there is one").is_ok());
+        let names: Vec<&str> = edition.document.routes[1].upstreams().map(|name| name.as_str()).collect();
+        assert_eq!(names, ["db", "web"]);
+        for other in others {
+            let why = of(other).target("one", None).expect("there is one").expect_err("nothing is reached");
+            assert!(why.wanted.contains("no caller can be made for this route"), "{}", why.wanted);
+        }
+        // and a route may not touch what tells requests apart
+        let edits = TEXT.replace(
+            "path: /1}, upstream: web",
+            "path: /1}, upstream: web, headers: {response: {remove: [x-number]}}",
+        );
+        let why = Edition::parse("text", &edits).expect_err("the number is the simulator's");
+        assert!(why.contains("routes[1].headers.response"), "{why}");
     }
 
     #[test]

@@ -6,22 +6,35 @@
 use std::sync::Arc;
 
 use cluster::state::ids::{Key, Revision};
+use http::HeaderValue;
 use http::request::Parts;
 use smallvec::SmallVec;
 
 use super::Gateway;
 use super::received::{Arrival, Received};
 use crate::auth::{AccessRule, Identity};
+use crate::direct::Direct;
+use crate::edits::FieldEdits;
 use crate::quota::{Admission, Charge, Keeper, QuotaRule};
 use crate::refusal::Refusal;
+use crate::router::Asked;
+use crate::router::split::SplitRule;
 use crate::upstream::body::ClientBody;
 
 /// A route as this node uses it, compiled by the router from one revision of the document; shared by all its requests.
 pub struct RouteRule {
     /// As the document has it.
     pub route: config::route::Route,
-    /// Where its requests go.
-    pub upstream: Arc<config::upstream::Upstream>,
+    /// Where its requests go: one, or one for each branch, in the document's order. Empty: see `direct`.
+    pub upstreams: Box<[Arc<config::upstream::Upstream>]>,
+    /// Which of several upstreams takes a request. None: there is one, or none.
+    pub split: Option<SplitRule>,
+    /// What the gateway answers where there is no upstream.
+    pub direct: Option<Direct>,
+    /// What `Host` says to the upstream in place of its endpoint.
+    pub host: Option<HeaderValue>,
+    /// Changes of requests' fields, and of answers'.
+    pub edits: [FieldEdits; 2],
     /// The document's revision.
     pub revision: Revision,
     /// Who may use it.
@@ -30,6 +43,18 @@ pub struct RouteRule {
     pub screens: Box<[ChargeRule]>,
     /// All others, in the document's order.
     pub charges: Box<[ChargeRule]>,
+}
+
+impl RouteRule {
+    /// What is changed of a request on its way to the upstream.
+    pub fn request_edits(&self) -> &FieldEdits {
+        &self.edits[0]
+    }
+
+    /// What is changed of an answer that is no refusal.
+    pub fn response_edits(&self) -> &FieldEdits {
+        &self.edits[1]
+    }
 }
 
 impl std::fmt::Debug for RouteRule {
@@ -195,10 +220,59 @@ impl Admitted {
         &self.spent
     }
 
+    /// The request.
+    pub fn received(&self) -> &Received {
+        &self.authenticated.screened.routed.received
+    }
+
+    /// Where it goes: to one of its route's upstreams, or nowhere.
+    pub fn aim(self) -> Aim {
+        let rule = self.rule();
+        let place = match &rule.split {
+            Some(split) => {
+                let (asked, identity) = (Asked::of(self.received()), self.authenticated.identity.as_deref());
+                Some(split.branch(rule.route.name.as_str(), &asked, identity, self.received().arrival().id))
+            }
+            None => (!rule.upstreams.is_empty()).then_some(0),
+        };
+        match place {
+            Some(place) => Aim::Upstream(Aimed { admitted: self, place }),
+            None => Aim::Here(self),
+        }
+    }
+
     /// For the upstream: the request, and what was spent before authentication and after it.
     pub(crate) fn into_parts(self) -> (Parts, ClientBody, Arrival, [Spent; 2]) {
         let Screened { routed, spent } = self.authenticated.screened;
         let (parts, body, arrival) = routed.received.into_parts();
         (parts, body, arrival, [spent, self.spent])
+    }
+}
+
+/// Where an admitted request goes.
+#[derive(Debug)]
+pub enum Aim {
+    /// To an upstream.
+    Upstream(Aimed),
+    /// Nowhere: the route has an answer of its own.
+    Here(Admitted),
+}
+
+/// On its way to one of its route's upstreams.
+#[derive(Debug)]
+pub struct Aimed {
+    admitted: Admitted,
+    place: usize,
+}
+
+impl Aimed {
+    /// The upstream's place among its route's.
+    pub fn place(&self) -> usize {
+        self.place
+    }
+
+    /// The request, and its upstream's place.
+    pub(crate) fn into_parts(self) -> (Admitted, usize) {
+        (self.admitted, self.place)
     }
 }

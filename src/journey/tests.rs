@@ -10,6 +10,8 @@ use cluster::lease::{Ask, AskError, AskReply};
 use cluster::state::ids::{Revision, SessionId};
 use cluster::view::View;
 use cluster::world::{BootNs, BoxFuture, Listener, Net, Share, Stream, World};
+use config::action::{Action, Headers};
+use config::identity::KeyMaterial;
 use config::ids::{RouteName, UpstreamName};
 use config::node::Limits;
 use config::path::Path;
@@ -25,10 +27,13 @@ use super::evidence::RouteRule;
 use super::freshness::Freshness;
 use super::received::{Received, RequestIds};
 use super::{Gateway, Routes};
+use crate::auth::secrets::Secret;
 use crate::auth::{AccessRule, Tokens};
 use crate::connection::{Accepted, ConnectionActor, Msg};
 use crate::quota::{Keeper, Ledger};
 use crate::refusal::Refusal;
+use crate::router::Asked;
+use crate::router::compile::{Source, compile};
 use crate::telemetry::Telemetry;
 use crate::upstream::pool::Pool;
 use crate::world::small::Small;
@@ -114,7 +119,7 @@ impl Ledger for Nobody {
     }
 }
 
-/// One public route at `/v1`.
+/// One route at `/v1`.
 struct OneRoute(Arc<RouteRule>);
 
 impl Routes for OneRoute {
@@ -140,15 +145,21 @@ fn rule(port: u16) -> Arc<RouteRule> {
         name: RouteName::parse("v1").expect("a good name"),
         matches: Match::of(Path::Prefix("/v1".into())),
         priority: 0,
-        upstream: upstream.name.clone(),
+        action: Action::Upstream(upstream.name.clone()),
         access: Access::Public,
         charges: vec![],
         timeout: None,
         strip_prefix: true,
+        rewrite: None,
+        headers: Headers::default(),
     };
     Arc::new(RouteRule {
         route,
-        upstream: Arc::new(upstream),
+        upstreams: Box::new([Arc::new(upstream)]),
+        split: None,
+        direct: None,
+        host: None,
+        edits: Default::default(),
         revision: Revision(1),
         access: AccessRule::Public,
         screens: Box::new([]),
@@ -159,10 +170,10 @@ fn rule(port: u16) -> Arc<RouteRule> {
 /// A gateway whose clients send nothing.
 pub(crate) fn quiet_gateway(telemetry: &Telemetry) -> Arc<Gateway> {
     let net = TestNet { script: |_, _| Act::HangUp, connections: AtomicUsize::new(0), seen: Arc::default() };
-    gateway(Arc::new(net), 80, telemetry)
+    gateway(Arc::new(net), rule(80), telemetry)
 }
 
-fn gateway(net: Arc<TestNet>, port: u16, telemetry: &Telemetry) -> Arc<Gateway> {
+fn gateway(net: Arc<TestNet>, rule: Arc<RouteRule>, telemetry: &Telemetry) -> Arc<Gateway> {
     let world = World { net, ..Small::new().world() };
     let limits = Limits {
         connections_max: 10,
@@ -180,7 +191,7 @@ fn gateway(net: Arc<TestNet>, port: u16, telemetry: &Telemetry) -> Arc<Gateway> 
     let (_, views) = watch::channel(Arc::new(View::default()));
     let (_, pushes) = mpsc::channel(1);
     Arc::new(Gateway {
-        routes: Arc::new(OneRoute(rule(port))),
+        routes: Arc::new(OneRoute(rule)),
         freshness: Arc::new(Freshness::new(world.clone(), Box::new(|| Some(BootNs(u64::MAX))))),
         tokens: Tokens::new(10),
         keeper: Keeper::new(world.clone(), Arc::new(Nobody), views, pushes, &limits),
@@ -208,9 +219,13 @@ impl Client {
     }
 
     async fn connect_by(script: Script, port: u16) -> Self {
+        Self::connect_to(script, rule(port)).await
+    }
+
+    async fn connect_to(script: Script, rule: Arc<RouteRule>) -> Self {
         let net = Arc::new(TestNet { script, connections: AtomicUsize::new(0), seen: Arc::default() });
         let telemetry = Telemetry::new();
-        let gateway = gateway(net.clone(), port, &telemetry);
+        let gateway = gateway(net.clone(), rule, &telemetry);
         let (stream, theirs) = tokio::io::duplex(1 << 16);
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one is free");
         let peer = ([192, 0, 2, 9], 4000).into();
@@ -377,4 +392,201 @@ async fn what_no_route_takes_and_what_reads_two_ways_is_refused_and_the_connecti
     let (head, _) = client.ask(GET).await;
     assert!(head.starts_with("http/1.1 200"), "{head}");
     assert_eq!(client.seen().len(), 1);
+}
+
+/// A client of a gateway with one route and two upstreams, `blue` and `green`, at hosts of these names.
+///
+/// - `edit`: what the route has besides `name` and `access`.
+fn acting(edit: &str) -> Arc<RouteRule> {
+    acting_after(edit, "public")
+}
+
+fn acting_after(edit: &str, access: &str) -> Arc<RouteRule> {
+    let text = format!(
+        "upstreams: {{blue: {{endpoints: \"http://blue.test\"}}, green: {{endpoints: \"http://green.test\"}}}}\n\
+         issuers: {{dev: {{issuer: i, audiences: [a], keys: [{{kid: k, algorithm: HS256, secret: {{file: s}}}}]}}}}\n\
+         quotas: {{some: {{key: all, limit: 9/s}}}}\n\
+         routes:\n- {{name: v1, access: {access}, {edit}}}\n"
+    );
+    let checked = config::gateway::parse(&text).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+    let mut document = checked.value;
+    let secret = || Secret::from_bytes(vec![b's'; 32]).expect("long enough");
+    for key in &mut document.issuers[0].keys {
+        if let KeyMaterial::Secret { fingerprint, .. } = &mut key.material {
+            *fingerprint = Some(secret().fingerprint());
+        }
+    }
+    let source = Source { revision: Revision(1), document: Arc::new(document), secret: [7; 16] };
+    let published = compile(&source, None, |_| Ok(secret())).unwrap_or_else(|why| panic!("{why}"));
+    let asked = Asked {
+        method: "GET",
+        host: "api.test",
+        path: "/v1/a",
+        query: None,
+        headers: &http::HeaderMap::new(),
+        address: [192, 0, 2, 9].into(),
+    };
+    published.table.find(&asked).expect("it is the only one").clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirect_reaches_no_upstream_and_the_connection_goes_on() {
+    let rule =
+        acting("match: {path: /v1}, redirect: {status: 308, scheme: https, host: b.test, prefix: /v2}");
+    let mut client = Client::connect_to(|_, _| Act::Say(OK), rule).await;
+    for (head, status) in [(GET, "308"), (POST, "308"), (GET, "308")] {
+        let (head, body) = client.ask(head).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")) && body.is_empty(), "{head}");
+        assert!(head.contains("location: https://b.test/v2/a"), "{head}");
+        assert!(head.contains("x-request-id: ") && !head.contains("content-type"), "{head}");
+    }
+    let (head, _) = client.ask("GET /v1/%0d%0ax?c=//d%0a HTTP/1.1\r\nhost: api.test\r\n\r\n").await;
+    assert!(head.contains("location: https://b.test/v2/%0d%0ax?c=//d%0a\r\n"), "{head}");
+    assert!(client.seen().is_empty());
+    let summary = client.telemetry.summary();
+    assert_eq!((summary.received, summary.admitted), (4, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_the_documents_own_has_its_body_and_head_has_not() {
+    let edits =
+        "headers: {response: {set: {x-a: \"1\", content-type: text/css}, add: {via: more}, remove: [x-b]}}";
+    let rule = acting(&format!("match: {{path: /v1}}, respond: {{status: 200, body: hello}}, {edits}"));
+    let mut client = Client::connect_to(|_, _| Act::Say(OK), rule).await;
+    let (head, body) = client.ask(GET).await;
+    assert!(head.starts_with("http/1.1 200") && body == "hello", "{head}");
+    assert!(head.contains("content-type: text/css\r\n") && head.contains("x-a: 1\r\n"), "{head}");
+    // when only the head is asked for, then it is the same, and the next answer follows at once
+    client.send(&GET.replace("GET", "HEAD")).await;
+    let head = read_head(&mut client.stream).await.expect("an answer").to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 200") && head.contains("content-length: 5\r\n"), "{head}");
+    let (_, body) = client.ask(GET).await;
+    assert_eq!(body, "hello");
+    assert!(client.seen().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_a_body_has_no_length() {
+    let rule = acting("match: {path: /v1}, respond: {status: 204}");
+    let mut client = Client::connect_to(|_, _| Act::Say(OK), rule).await;
+    for _ in 0..2 {
+        client.send(GET).await;
+        let head = read_head(&mut client.stream).await.expect("an answer").to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 204") && !head.contains("content-"), "{head}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_the_gateways_own_needs_a_token_and_is_charged_like_any_other() {
+    // given routes that answer by themselves, one with a token, one with a quota that nobody can decide
+    let own =
+        "match: {path: /v1}, respond: {status: 200, body: hello}, headers: {response: {set: {x-a: \"1\"}}}";
+    for (access, quotas, status) in [("{issuers: [dev]}", "", "401"), ("public", ", quotas: [some]", "503")] {
+        let rule = acting_after(&format!("{own}{quotas}"), access);
+        let mut client = Client::connect_to(|_, _| Act::Say(OK), rule).await;
+        // when they are asked, then nobody gets by, and a refusal is not edited
+        let (head, body) = client.ask(GET).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")) && body != "hello", "{head}{body}");
+        assert!(!head.contains("x-a: "), "{head}");
+        assert_eq!(client.telemetry.summary().admitted, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_sees_what_the_route_makes_of_a_request() {
+    for (matches, rewrite, target, host) in [
+        ("{path: /v1}", "{prefix: /new}", "/new/a?b=c", "blue.test"),
+        ("{path: /v1}", "{path: /fixed}", "/fixed?b=c", "blue.test"),
+        (
+            "{path: {template: \"/v1/{x}\"}}",
+            "{template: \"/x/{x}\", host: \"in.test:81\"}",
+            "/x/a?b=c",
+            "in.test:81",
+        ),
+        ("{path: /v1}", "{host: in.test}", "/v1/a?b=c", "in.test"),
+    ] {
+        let rule = acting(&format!("match: {matches}, upstream: blue, rewrite: {rewrite}"));
+        let mut client = Client::connect_to(|_, _| Act::Say(OK), rule).await;
+        let (head, _) = client.ask(GET).await;
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        let seen = client.seen().remove(0);
+        assert!(seen.starts_with(&format!("GET {target} HTTP/1.1\r\n")), "{rewrite}: {seen}");
+        assert!(seen.contains(&format!("host: {host}\r\n")), "{rewrite}: {seen}");
+        assert!(seen.contains("x-forwarded-host: api.test\r\n"), "{seen}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_again_is_rewritten_as_it_was_the_first_time() {
+    // given an upstream whose first connection dies at its second request
+    fn dies(connection: usize, request: usize) -> Act {
+        if (connection, request) == (0, 1) { Act::HangUp } else { Act::Say(OK) }
+    }
+    let edits = "headers: {request: {add: {x-a: b}}}";
+    let rule = acting(&format!(
+        "match: {{path: /v1}}, upstream: blue, rewrite: {{path: /n, host: in.test}}, {edits}"
+    ));
+    let mut client = Client::connect_to(dies, rule).await;
+    client.ask(GET).await;
+    // when the second request meets it, then it is sent again, the same
+    let (head, _) = client.ask(GET).await;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    let seen = client.seen();
+    assert_eq!((seen.len(), &seen[1]), (3, &seen[2]));
+    assert!(
+        seen[2].starts_with("GET /n?b=c HTTP/1.1\r\n") && seen[2].contains("host: in.test\r\n"),
+        "{}",
+        seen[2]
+    );
+    assert_eq!(seen[2].matches("x-a: b\r\n").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fields_are_edited_on_both_ways_after_the_gateways_own() {
+    // given edits of fields that the client, the gateway and the upstream write
+    let request =
+        "request: {remove: [x-secret, authorization, x-forwarded-for], set: {x-b: \"2\"}, add: {via: edge}}";
+    let response = "response: {remove: [server, via], set: {x-c: \"3\"}, add: {set-cookie: a=b}}";
+    let rule = acting(&format!("match: {{path: /v1}}, upstream: blue, headers: {{{request}, {response}}}"));
+    fn says(_: usize, _: usize) -> Act {
+        Act::Say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nserver: x\r\nx-c: 0\r\nset-cookie: c=d\r\n\r\nhi")
+    }
+    let mut client = Client::connect_to(says, rule).await;
+    // when a request passes
+    let fields = "x-secret: 1\r\nauthorization: Bearer x\r\nx-b: 1\r\n\r\n";
+    let (head, body) = client.ask(&GET.replace("\r\n\r\n", &format!("\r\n{fields}"))).await;
+    // then both heads are as the route has them
+    let seen = client.seen().remove(0);
+    for gone in ["x-secret", "authorization", "x-forwarded-for", "x-b: 1"] {
+        assert!(!seen.contains(gone), "{gone}: {seen}");
+    }
+    for there in ["x-b: 2\r\n", "via: 1.1 quorumgate\r\n", "via: edge\r\n"] {
+        assert!(seen.contains(there), "{there}: {seen}");
+    }
+    assert!(!head.contains("server: ") && !head.contains("via: ") && !head.contains("x-c: 0"), "{head}");
+    for there in ["x-c: 3\r\n", "set-cookie: c=d\r\n", "set-cookie: a=b\r\n"] {
+        assert!(head.contains(there), "{there}: {head}");
+    }
+    assert_eq!(body, "hi");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_split_sends_a_client_to_one_upstream_and_a_tester_to_the_one_it_names() {
+    let branches = "branches: [{upstream: blue, weight: 1}, {upstream: green, weight: 0}]";
+    let rule = acting(&format!(
+        "match: {{path: /v1}}, split: {{by: address, {branches}, override: {{header: x-branch}}}}"
+    ));
+    let mut client = Client::connect_to(|_, _| Act::Say(OK), rule).await;
+    for (field, host) in [("x-a: b", "blue"), ("x-branch: green", "green"), ("x-branch: red", "blue")] {
+        client.ask(&GET.replace("\r\n\r\n", &format!("\r\n{field}\r\n\r\n"))).await;
+        let seen = client.seen().pop().expect("it was reached");
+        assert!(seen.contains(&format!("host: {host}.test\r\n")), "{field}: {seen}");
+    }
+    // and figures tell who was chosen
+    let figures = client.telemetry.render_prometheus();
+    for (upstream, count) in [("blue", 2), ("green", 1)] {
+        let name = "quorumgate_split_requests_answered_total";
+        let line = format!("{name}{{route=\"v1\",upstream=\"{upstream}\",class=\"2xx\"}} {count}");
+        assert!(figures.contains(&line), "{figures}");
+    }
 }

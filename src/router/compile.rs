@@ -9,16 +9,21 @@ use std::sync::Arc;
 
 use cluster::state::ids::{LimitId, Revision};
 use cluster::state::key::{KeyValues, key, limit_id};
+use config::action::{Action, SplitBy};
 use config::gateway::GatewayDocument;
 use config::identity::{Issuer, SecretSource};
 use config::ids::{QuotaName, TenantId, UpstreamName};
 use config::quota::{KeyPart, Limit, Quota};
 use config::route::{Access, Route};
 use config::upstream::Upstream;
+use http::HeaderValue;
 
+use super::split::SplitRule;
 use super::table::Table;
 use crate::auth::secrets::Secret;
 use crate::auth::{AccessRule, TokenRule, Verifiers};
+use crate::direct::Direct;
+use crate::edits::FieldEdits;
 use crate::journey::evidence::{ChargeRule, KeyOf, RouteRule};
 use crate::quota::QuotaRule;
 
@@ -113,8 +118,16 @@ impl Compiler<'_> {
     // References were checked when the document was read. A mistake here means that a node of another version let it in:
     // then this node keeps what it has, and says so.
     fn route(&self, route: &Route) -> Result<RouteRule, String> {
-        let upstream = self.upstreams.get(&route.upstream);
-        let upstream = upstream.ok_or_else(|| format!("no upstream is called {}", route.upstream))?;
+        let upstream = |name: &UpstreamName| {
+            self.upstreams.get(name).cloned().ok_or_else(|| format!("no upstream is called {name}"))
+        };
+        let upstreams = route.upstreams().map(upstream).collect::<Result<_, _>>()?;
+        let (split, direct) = match &route.action {
+            Action::Upstream(_) => (None, None),
+            Action::Split(split) => (Some(SplitRule::compile(split, self.source.secret)?), None),
+            Action::Redirect(redirect) => (None, Some(Direct::redirect(redirect)?)),
+            Action::Respond(respond) => (None, Some(Direct::respond(respond)?)),
+        };
         let (mut screens, mut charges) = (Vec::new(), Vec::new());
         let mut parts = Vec::new();
         let mut seen = Vec::new();
@@ -129,6 +142,13 @@ impl Compiler<'_> {
             parts.extend_from_slice(&quota.key);
             if quota.is_screen() { screens.push(rule) } else { charges.push(rule) }
         }
+        let by = split_part(&route.action);
+        if route.access == Access::Public && by.is_some() {
+            return Err(
+                "found a split by tenant or client on a public route, wanted access by token".to_owned()
+            );
+        }
+        parts.extend(by);
         if route.access == Access::Public && !charges.is_empty() {
             return Err(
                 "found a quota by tenant or client on a public route, wanted access by token".to_owned()
@@ -136,7 +156,14 @@ impl Compiler<'_> {
         }
         Ok(RouteRule {
             route: route.clone(),
-            upstream: Arc::clone(upstream),
+            upstreams,
+            split,
+            direct,
+            host: host_of(route)?,
+            edits: [
+                FieldEdits::compile(&route.headers.request)?,
+                FieldEdits::compile(&route.headers.response)?,
+            ],
             revision: self.source.revision,
             access: self.access(&route.access, &parts),
             screens: screens.into(),
@@ -170,6 +197,25 @@ impl Compiler<'_> {
             }
         }
     }
+}
+
+/// What a token must name for its request to find its branch.
+fn split_part(action: &Action) -> Option<KeyPart> {
+    match action {
+        Action::Split(split) => match split.by {
+            SplitBy::Tenant => Some(KeyPart::Tenant),
+            SplitBy::Client => Some(KeyPart::Client),
+            SplitBy::Address | SplitBy::Request => None,
+        },
+        Action::Upstream(_) | Action::Redirect(_) | Action::Respond(_) => None,
+    }
+}
+
+/// What `Host` says to a route's upstreams, if the route says it.
+fn host_of(route: &Route) -> Result<Option<HeaderValue>, String> {
+    let host = route.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_ref());
+    let value = |host: &String| HeaderValue::from_str(host).map_err(|_| format!("{host:?} is no host"));
+    host.map(value).transpose()
 }
 
 /// Names a request's bucket without allocating.

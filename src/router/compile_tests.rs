@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use config::action::{Branch, Headers, Respond, Split};
 use config::identity::{Algorithm, Key, KeyMaterial};
 use config::ids::{IssuerName, RouteName};
 use config::path::Path;
@@ -65,7 +66,7 @@ pub(in super::super) fn document() -> GatewayDocument {
             name: RouteName::parse("api").expect("a name"),
             matches: Match::of(Path::Prefix("/api".into())),
             priority: 0,
-            upstream,
+            action: Action::Upstream(upstream),
             access: Access::Token {
                 issuers: vec![issuer],
                 scopes: vec!["write".into(), "read".into()],
@@ -74,6 +75,8 @@ pub(in super::super) fn document() -> GatewayDocument {
             charges: vec![charge("by-tenant"), charge("by-address")],
             timeout: None,
             strip_prefix: false,
+            rewrite: None,
+            headers: Headers::default(),
         }],
         ..GatewayDocument::default()
     }
@@ -164,8 +167,10 @@ fn changed_keys_make_new_verifiers() {
 #[test]
 fn a_revision_that_hangs_together_badly_is_refused_with_all_reasons() {
     let mut bad = document();
-    bad.routes
-        .push(Route { upstream: UpstreamName::parse("gone").expect("a name"), ..bad.routes[0].clone() });
+    bad.routes.push(Route {
+        action: Action::Upstream(UpstreamName::parse("gone").expect("a name")),
+        ..bad.routes[0].clone()
+    });
     bad.routes.push(Route { access: Access::Public, ..bad.routes[0].clone() });
     bad.routes
         .push(Route { charges: vec![charge("by-tenant"), charge("by-tenant")], ..bad.routes[0].clone() });
@@ -181,4 +186,37 @@ fn a_revision_that_hangs_together_badly_is_refused_with_all_reasons() {
 fn a_revision_without_its_secret_is_refused() {
     let none = compile(&source(1, document()), None, |_| Err("no such file".into())).expect_err("no secret");
     assert!(none.contains("issuer ours") && none.contains("no such file"), "{none}");
+}
+
+#[test]
+fn a_split_by_tenant_asks_for_a_token_that_names_one() {
+    let branch = |name: &str| Branch { upstream: UpstreamName::parse(name).expect("a name"), weight: 1 };
+    let split = |by, other: &str| {
+        Action::Split(Split { by, branches: vec![branch("echo"), branch(other)], chosen_by: None })
+    };
+    // given a route without quotas that is split by tenant
+    let mut split_by_tenant = document();
+    split_by_tenant
+        .upstreams
+        .push(Upstream { name: branch("other").upstream, ..document().upstreams[0].clone() });
+    let route = &mut split_by_tenant.routes[0];
+    (route.charges, route.action) = (vec![], split(SplitBy::Tenant, "other"));
+    // when it is compiled, then it has both upstreams, and takes no token without a tenant
+    let published = compiled(1, split_by_tenant.clone(), None);
+    let rule = find(&published);
+    let names: Vec<&str> = rule.upstreams.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["echo", "other"]);
+    assert!(matches!(&rule.access, AccessRule::Token(token) if token.needs_tenant && !token.needs_client));
+    // and what a node of another version may let in is refused
+    for (action, access, words) in [
+        (split(SplitBy::Tenant, "gone"), None, "called gone"),
+        (split(SplitBy::Client, "other"), Some(Access::Public), "public route"),
+        (Action::Respond(Respond { status: 99, body: String::new(), content_type: None }), None, "status 99"),
+    ] {
+        let mut bad = split_by_tenant.clone();
+        bad.routes[0].action = action;
+        bad.routes[0].access = access.unwrap_or(bad.routes[0].access.clone());
+        let why = refused(bad);
+        assert!(why.contains(words), "{words:?} is missing in {why:?}");
+    }
 }

@@ -5,6 +5,8 @@
 //! entry    (pure)   two routes in, the preferred one out
 //! table    (pure)   what is asked in, the one route that takes it out
 //! explain  (pure)   what is asked in, why each route does or does not take it out
+//! split    (pure)   a request of a route with several upstreams in, the one that takes it out
+//! paths    (pure)   a request's path in, the one that a route puts in its place out
 //! compile  (pure)   a gateway document in, everything that requests read of it out
 //! keeper   (actor)  follows the cluster's view, publishes each revision whole
 //! ```
@@ -14,6 +16,8 @@ pub mod compile;
 pub mod entry;
 pub mod explain;
 pub mod keeper;
+pub mod paths;
+pub mod split;
 pub mod table;
 
 pub use asked::Asked;

@@ -2,6 +2,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use config::action::{Action, Headers};
 use config::ids::{RouteName, UpstreamName};
 use config::path::{PathPattern, Template};
 use config::pattern::Pattern;
@@ -506,11 +507,13 @@ fn all_routes() -> impl Strategy<Value = Vec<Sized>> {
                 name: RouteName::parse(&format!("r{number}")).expect("a name"),
                 matches,
                 priority,
-                upstream: UpstreamName::parse("u").expect("a name"),
+                action: Action::Upstream(UpstreamName::parse("u").expect("a name")),
                 access: Access::Public,
                 charges: vec![],
                 timeout: None,
                 strip_prefix: false,
+                rewrite: None,
+                headers: Headers::default(),
             };
             (route, literals, segments)
         };

@@ -32,7 +32,7 @@ pub struct Summary {
     pub answered_4xx: u64,
     /// 500 to 599.
     pub answered_5xx: u64,
-    /// Requests that were debited and sent on, or tried to be.
+    /// Requests that were debited, and sent on (or tried to be) or answered by their route.
     pub admitted: u64,
     /// Answers 429.
     pub refused_over_quota: u64,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use config::ids::RouteName;
+use config::ids::{RouteName, UpstreamName};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
@@ -17,7 +17,9 @@ pub struct Answer<'a> {
     pub route: Option<&'a RouteName>,
     /// Its status.
     pub status: u16,
-    /// `Refusal::slug`; none: the upstream answered.
+    /// The upstream that was chosen, where the route has several; none: it has not, or the request came not so far.
+    pub branch: Option<&'a UpstreamName>,
+    /// `Refusal::slug`; none: the upstream answered, or the route itself.
     pub refusal: Option<&'static str>,
     /// From the complete head to the answer's head.
     pub total: Duration,
@@ -39,6 +41,9 @@ pub struct Recorder {
 /// Answers of one route, or of none.
 pub(super) type Answers = BTreeMap<Outcome, u64>;
 
+/// Answers of one route by the upstream that was chosen, and by the first digit of their status.
+pub(super) type Branches = BTreeMap<UpstreamName, [u64; 6]>;
+
 /// What is counted of a route's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Outcome {
@@ -57,6 +62,8 @@ pub(super) struct Tally {
     pub(super) connections_refused: u64,
     /// Bounded by the document's routes; those of old revisions stay.
     pub(super) routes: BTreeMap<RouteName, Answers>,
+    /// Of routes with several upstreams; bounded likewise.
+    pub(super) branches: BTreeMap<RouteName, Branches>,
     /// Requests that met no route.
     pub(super) elsewhere: Answers,
     pub(super) upstream: Latency,
@@ -137,6 +144,9 @@ impl Recorder {
         let class = answer.status / 100;
         let mut tally = self.tally.lock();
         *tally.answers(answer.route).entry(Outcome { class, refusal: answer.refusal }).or_default() += 1;
+        if let Some((route, branch)) = answer.route.zip(answer.branch) {
+            tally.branch(route, branch)[usize::from(class.min(5))] += 1;
+        }
         if let Some(upstream) = answer.upstream {
             tally.upstream.record(upstream);
         }
@@ -157,6 +167,12 @@ impl Recorder {
                 *sums.entry(*outcome).or_default() += count;
             }
         }
+        for (route, branches) in &tally.branches {
+            for (branch, counts) in branches {
+                let sums = sum.branch(route, branch);
+                sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            }
+        }
         sum.upstream.add(&tally.upstream);
         sum.added.add(&tally.added);
     }
@@ -170,6 +186,18 @@ impl Tally {
             self.routes.insert(route.clone(), Answers::new());
         }
         self.routes.get_mut(route).expect("it was just put there")
+    }
+
+    /// Answers of one of `route`'s upstreams; names are copied once.
+    fn branch(&mut self, route: &RouteName, branch: &UpstreamName) -> &mut [u64; 6] {
+        if !self.branches.contains_key(route) {
+            self.branches.insert(route.clone(), Branches::new());
+        }
+        let branches = self.branches.get_mut(route).expect("it was just put there");
+        if !branches.contains_key(branch) {
+            branches.insert(branch.clone(), [0; 6]);
+        }
+        branches.get_mut(branch).expect("it was just put there")
     }
 
     /// Every route's answers; first those of none.

@@ -20,7 +20,7 @@ pub(super) fn prometheus(tally: &Tally) -> String {
         &mut text,
         "quorumgate_requests_admitted_total",
         "counter",
-        "Requests that were debited and sent on.",
+        "Requests that were debited, and sent on or answered by their route.",
     );
     sample(&mut text, "quorumgate_requests_admitted_total", &[], tally.admitted);
     let name = "quorumgate_requests_answered_total";
@@ -37,6 +37,19 @@ pub(super) fn prometheus(tally: &Tally) -> String {
             let refusal = outcome.refusal.unwrap_or("");
             let labels = [("route", route), ("class", class.as_str()), ("refusal", refusal)];
             sample(&mut text, name, &labels, *count);
+        }
+    }
+    let name = "quorumgate_split_requests_answered_total";
+    let help = "Answers of routes with several upstreams, by the upstream that was chosen and status class.";
+    family(&mut text, name, "counter", help);
+    for (route, branches) in &tally.branches {
+        for (upstream, counts) in branches {
+            for (class, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+                let class = format!("{class}xx");
+                let labels =
+                    [("route", route.as_str()), ("upstream", upstream.as_str()), ("class", class.as_str())];
+                sample(&mut text, name, &labels, *count);
+            }
         }
     }
     family(&mut text, "quorumgate_connections", "gauge", "Open client connections.");
@@ -111,7 +124,7 @@ fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
 mod tests {
     use std::time::Duration;
 
-    use config::ids::RouteName;
+    use config::ids::{RouteName, UpstreamName};
 
     use super::super::{Answer, Telemetry};
     use super::*;
@@ -119,7 +132,7 @@ mod tests {
     fn answer<'a>(route: &'a RouteName, status: u16, refusal: Option<&'static str>) -> Answer<'a> {
         let upstream = refusal.is_none().then(|| Duration::from_millis(3));
         let total = Duration::from_micros(3_040);
-        Answer { route: Some(route), status, refusal, total, upstream }
+        Answer { route: Some(route), branch: None, status, refusal, total, upstream }
     }
 
     #[test]
@@ -127,11 +140,15 @@ mod tests {
         // given two threads' recorders
         let telemetry = Telemetry::new();
         let orders = RouteName::parse("orders").expect("a good name");
+        let split = RouteName::parse("split").expect("a good name");
+        let green = UpstreamName::parse("green").expect("a good name");
         for recorder in [telemetry.recorder(), telemetry.recorder()] {
             recorder.connection_opened();
             recorder.received();
             recorder.admitted();
             recorder.answered(&answer(&orders, 200, None));
+            recorder
+                .answered(&Answer { branch: Some(&green), ..answer(&split, 502, Some("upstream-broken")) });
             recorder.received();
             recorder.answered(&answer(&orders, 429, Some("over-quota")));
         }
@@ -144,11 +161,12 @@ mod tests {
         for line in [
             "quorumgate_requests_answered_total{route=\"orders\",class=\"2xx\",refusal=\"\"} 2",
             "quorumgate_requests_answered_total{route=\"orders\",class=\"4xx\",refusal=\"over-quota\"} 2",
+            "quorumgate_split_requests_answered_total{route=\"split\",upstream=\"green\",class=\"5xx\"} 2",
             "quorumgate_upstream_duration_seconds_bucket{le=\"0.0025\"} 0",
             "quorumgate_upstream_duration_seconds_bucket{le=\"0.005\"} 2",
             "quorumgate_upstream_duration_seconds_bucket{le=\"+Inf\"} 2",
             "quorumgate_upstream_duration_seconds_sum 0.006",
-            "quorumgate_added_duration_seconds_count 4",
+            "quorumgate_added_duration_seconds_count 6",
             "# TYPE quorumgate_connections gauge",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");

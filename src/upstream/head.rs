@@ -113,6 +113,16 @@ fn target(uri: &Uri, prefix_to_strip: Option<&str>) -> Uri {
     text.parse().unwrap_or_else(|_| Uri::from_static("/"))
 }
 
+/// Puts another path in place of a target's, in origin form. The query stays.
+pub fn replace_path(uri: &mut Uri, new: impl FnOnce(&str) -> String) {
+    let mut text = new(uri.path());
+    if let Some(query) = uri.query() {
+        text.push('?');
+        text.push_str(query);
+    }
+    *uri = text.parse().unwrap_or_else(|_| Uri::from_static("/"));
+}
+
 /// What `Host` says to an endpoint; none: its name is no field value.
 pub fn host_of(endpoint: &Endpoint) -> Option<HeaderValue> {
     let host = &endpoint.host;

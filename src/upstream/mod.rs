@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::upstream::Upstream;
-use http::header;
+use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -22,8 +22,9 @@ use tokio::time::{Instant, timeout_at};
 use body::{BodyFault, ClientBody, RequestEnd, UpstreamBody};
 use pool::{Lease, Pool};
 
-use crate::journey::evidence::{Admitted, RouteRule};
+use crate::journey::evidence::{Aimed, RouteRule};
 use crate::refusal::Refusal;
+use crate::router::paths;
 
 /// An upstream's answer.
 #[derive(Debug)]
@@ -51,21 +52,24 @@ struct Lost {
 /// One of [`Refusal`]'s variants about upstreams, bodies, or overload.
 pub async fn forward(pool: &Pool, outgoing: Outgoing) -> Result<Reply, Refusal> {
     let begin = Instant::now();
-    let Outgoing { rule, request, mut end, deadline } = outgoing;
-    let upstream = &rule.upstream;
+    let Outgoing { rule, place, request, mut end, deadline } = outgoing;
+    let upstream = &rule.upstreams[place];
+    let host = rule.host.as_ref();
     // What is rare is boxed: every request would carry its size.
     let lease = match pool.idle(upstream) {
         Some(lease) => lease,
         None => Box::pin(within(deadline, upstream, pool.checkout(upstream, false))).await?,
     };
     let spare = Spare::of(&request, lease.reused);
-    let (response, lease) = match exchange(upstream, lease, request, &mut end, deadline).await {
+    let (response, lease) = match exchange(upstream, host, lease, request, &mut end, deadline).await {
         Ok(got) => got,
         Err(lost) => {
             let request = lost.again(spare)?;
             let again = async {
                 let lease = within(deadline, upstream, pool.checkout(upstream, true)).await?;
-                exchange(upstream, lease, request, &mut end, deadline).await.map_err(|lost| lost.refusal)
+                exchange(upstream, host, lease, request, &mut end, deadline)
+                    .await
+                    .map_err(|lost| lost.refusal)
             };
             Box::pin(again).await?
         }
@@ -76,6 +80,8 @@ pub async fn forward(pool: &Pool, outgoing: Outgoing) -> Result<Reply, Refusal> 
 /// An admitted request as it goes to its upstream.
 pub struct Outgoing {
     rule: Arc<RouteRule>,
+    /// The upstream's, among the route's.
+    place: usize,
     request: Box<Request<ClientBody>>,
     end: RequestEnd,
     /// The route's, and how long it was from the request's arrival.
@@ -95,16 +101,22 @@ enum Spare {
 impl Outgoing {
     /// Takes off what concerned the client's connection, and puts on what the upstream is told; `stamp`: also when it was
     /// admitted, and what paid.
-    pub fn new(stamp: bool, admitted: Admitted) -> Self {
+    pub fn new(stamp: bool, aimed: Aimed) -> Self {
+        let (admitted, place) = aimed.into_parts();
         let rule = admitted.rule().clone();
         let (mut parts, mut body, arrival, spent) = admitted.into_parts();
         head::prepare(&mut parts, &arrival, rule.route.prefix_to_strip());
+        let new_path = rule.route.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
+        if let Some(new) = new_path {
+            head::replace_path(&mut parts.uri, |path| paths::renewed(new, &rule.route.matches.path, path));
+        }
+        rule.request_edits().apply(&mut parts.headers);
         if stamp {
             head::stamp(&mut parts.headers, [&spent[0], &spent[1]]);
         }
         let deadline = rule.route.timeout.map(|timeout| (arrival.at + timeout, timeout));
         let end = body.watch_end();
-        Self { rule, request: Box::new(Request::from_parts(parts, body)), end, deadline }
+        Self { rule, place, request: Box::new(Request::from_parts(parts, body)), end, deadline }
     }
 }
 
@@ -173,12 +185,13 @@ async fn within<T>(
 /// One attempt on one connection.
 async fn exchange(
     upstream: &Arc<Upstream>,
+    host: Option<&HeaderValue>,
     mut lease: Lease,
     mut request: Box<Request<ClientBody>>,
     end: &mut RequestEnd,
     deadline: Option<(Instant, Duration)>,
 ) -> Result<(Response<Incoming>, Lease), Lost> {
-    if let Some(host) = lease.host() {
+    if let Some(host) = host.cloned().or_else(|| lease.host()) {
         request.headers_mut().insert(header::HOST, host);
     }
     let has_body = !request.body().is_empty();

@@ -42,6 +42,46 @@ pub fn tenant_hash(secret: &[u8; 16], tenant: &str) -> u64 {
     parts.0.finish().max(1)
 }
 
+/// What a route that splits its requests goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drawn<'a> {
+    /// The token's tenant.
+    Tenant(Option<&'a str>),
+    /// The token's client.
+    Client(Option<&'a str>),
+    /// The client's address, as quotas count it.
+    Address(IpAddr),
+    /// The request's number.
+    Request(u128),
+}
+
+/// A number that is the same on every node of a cluster, and even over all values: which share of a route's requests one
+/// falls into.
+pub fn share(secret: &[u8; 16], route: &str, drawn: Drawn<'_>) -> u64 {
+    let mut parts = Parts::under(secret);
+    parts.0.write_u8(b'S');
+    parts.text(Some(route));
+    match drawn {
+        Drawn::Tenant(tenant) => {
+            parts.0.write_u8(1);
+            parts.text(tenant);
+        }
+        Drawn::Client(client) => {
+            parts.0.write_u8(2);
+            parts.text(client);
+        }
+        Drawn::Address(address) => {
+            parts.0.write_u8(3);
+            parts.address(Some(address));
+        }
+        Drawn::Request(number) => {
+            parts.0.write_u8(4);
+            parts.bytes(Some(&number.to_le_bytes()));
+        }
+    }
+    parts.0.finish()
+}
+
 /// The bucket that counts a request in `quota`.
 ///
 /// A value that the request does not have is a value of its own: all requests without it share a bucket.
@@ -154,6 +194,25 @@ mod tests {
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("10.0.0.1"), of(&Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped().to_string()));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+    }
+
+    #[test]
+    fn a_share_follows_from_the_route_and_one_value_of_one_kind() {
+        let all = [
+            share(&SECRET, "r", Drawn::Tenant(Some("a"))),
+            share(&SECRET, "r", Drawn::Tenant(Some("b"))),
+            share(&SECRET, "r", Drawn::Tenant(None)),
+            share(&SECRET, "r", Drawn::Client(Some("a"))),
+            share(&SECRET, "s", Drawn::Tenant(Some("a"))),
+            share(&[8; 16], "r", Drawn::Tenant(Some("a"))),
+            share(&SECRET, "r", Drawn::Request(1)),
+            share(&SECRET, "r", Drawn::Request(2)),
+        ];
+        assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
+        let of = |text: &str| share(&SECRET, "r", Drawn::Address(text.parse().expect("an address")));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::2"));
+        assert_eq!(of("10.0.0.1"), of("::ffff:10.0.0.1"));
         assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
     }
 

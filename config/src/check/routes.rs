@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::{Findings, Trail};
+use super::{Findings, Trail, actions};
+use crate::action::Action;
 use crate::draft::{Draft, RouteDraft};
 use crate::mistake::Severity;
 use crate::path::Path;
@@ -22,10 +23,7 @@ pub(super) fn check(draft: &Draft, findings: &mut Findings) {
             let wanted = format!("a name of its own; routes[{first}] has this one");
             findings.add(trail().key("name"), format!("{} again", quote(name.as_str())), wanted);
         }
-        if let Some(upstream) = route.upstream.as_ref().filter(|name| !draft.upstreams.contains_key(*name)) {
-            let known = draft.upstreams.keys().map(|name| name.as_str());
-            findings.dangling(trail().key("upstream"), upstream.as_str(), "an upstream", known);
-        }
+        actions::check(draft, route, trail, findings);
         if let Some(Access::Token { issuers, .. }) = &route.access {
             for (at, issuer) in
                 issuers.iter().enumerate().filter(|(_, name)| !draft.issuers.contains_key(*name))
@@ -134,8 +132,11 @@ fn check_overlap<'a>(
 
 fn check_unused(draft: &Draft, findings: &mut Findings) {
     let routes = || draft.routes.iter();
-    let upstreams: BTreeSet<&str> =
-        routes().filter_map(|route| route.upstream.as_ref()).map(|it| it.as_str()).collect();
+    let upstreams: BTreeSet<&str> = routes()
+        .filter_map(|route| route.action.as_ref())
+        .flat_map(Action::upstreams)
+        .map(|it| it.as_str())
+        .collect();
     let charges = routes().flat_map(|route| route.charges.iter().flatten());
     let quotas: BTreeSet<&str> = charges.map(|charge| charge.quota.as_str()).collect();
     let issuers: BTreeSet<&str> = routes()

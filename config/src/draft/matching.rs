@@ -122,7 +122,7 @@ fn is_token(text: &str) -> bool {
     (1..=256).contains(&text.len()) && text.bytes().all(plain)
 }
 
-fn parse_header_name(name: &str) -> Result<String, Wanted> {
+pub(super) fn parse_header_name(name: &str) -> Result<String, Wanted> {
     let lower = name.to_ascii_lowercase();
     if is_token(name) && name == lower {
         return Ok(lower);
@@ -138,7 +138,7 @@ fn parse_parameter_name(name: &str) -> Result<String, Wanted> {
     Err("the name of a query parameter: 1 to 256 bytes without control characters".into())
 }
 
-fn parse_cookie_name(name: &str) -> Result<String, Wanted> {
+pub(super) fn parse_cookie_name(name: &str) -> Result<String, Wanted> {
     if is_token(name) { Ok(name.to_owned()) } else { Err("the name of a cookie, such as session".into()) }
 }
 
@@ -151,7 +151,7 @@ fn parse_method(method: &str) -> Result<String, Wanted> {
     Err(Wanted { help: lower.then(|| format!("write {}", method.to_ascii_uppercase())), ..wanted.into() })
 }
 
-fn parse_host(host: &str) -> Result<String, Wanted> {
+pub(super) fn parse_host(host: &str) -> Result<String, Wanted> {
     let wanted = "a host in lower case without a port, such as api.example";
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'_');
     let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::RouteDraft;
+use super::action;
 use super::identity::text;
 use super::matching;
-use crate::ids::{IssuerName, QuotaName, RouteName, UpstreamName};
+use crate::ids::{IssuerName, QuotaName, RouteName};
 use crate::quota::Limit;
 use crate::route::{Access, Charge, Route};
 use crate::spot::{Notes, Spot, Wanted};
@@ -14,18 +15,35 @@ use crate::upstream::Upstream;
 
 /// Reads one route. What is wrong is noted and left out, so that the rest can still be checked.
 pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
-    let known = ["name", "match", "priority", "upstream", "access", "quotas", "timeout", "strip_prefix"];
+    let known = [
+        "name",
+        "match",
+        "priority",
+        "upstream",
+        "redirect",
+        "respond",
+        "split",
+        "access",
+        "quotas",
+        "timeout",
+        "strip_prefix",
+        "rewrite",
+        "headers",
+    ];
     let Some(mut fields) = spot.fields(notes, &known) else { return RouteDraft::default() };
     let name = fields.required(notes, "name").and_then(|spot| spot.parse(notes, RouteName::parse));
     let matches = fields.required(notes, "match").and_then(|spot| matching::read(notes, &spot));
     let priority = fields.or(notes, "priority", 0, |notes, spot| spot.signed(notes, Route::PRIORITIES));
-    let upstream = fields.required(notes, "upstream").and_then(|spot| spot.parse(notes, UpstreamName::parse));
+    let action = action::read(notes, &mut fields);
     let access = fields.required(notes, "access").and_then(|spot| read_access(notes, &spot));
     let charges = fields.optional("quotas").map(|spot| read_charges(notes, &spot)).unwrap_or_default();
     let timeouts = Duration::from_millis(1)..=Upstream::TIMEOUT_MAX;
     let timeout = fields.optional("timeout").and_then(|spot| spot.duration(notes, timeouts));
     let strip_prefix = fields.or(notes, "strip_prefix", false, |notes, spot| spot.boolean(notes));
-    RouteDraft { name, matches, priority, upstream, access, charges, timeout, strip_prefix }
+    let rewrite = fields.optional("rewrite").and_then(|spot| action::read_rewrite(notes, &spot));
+    let headers =
+        fields.optional("headers").map(|spot| action::read_headers(notes, &spot)).unwrap_or_default();
+    RouteDraft { name, matches, priority, action, access, charges, timeout, strip_prefix, rewrite, headers }
 }
 
 /// Reads `public`, or `{issuers: [main], scopes: ["orders:read"], serve_stale_for: 10m}`.

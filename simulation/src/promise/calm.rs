@@ -8,8 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use config::ids::UpstreamName;
 use config::quota::{KeyPart, Limit};
 use config::route::Access;
+use config::upstream::Upstream;
 
 use super::{Promise, Verdict};
 use crate::clock::{MS_NS, TrueNs};
@@ -130,13 +132,17 @@ fn is_modest(scene: &Scene, edition: &Edition, number: usize) -> bool {
     let routes = &edition.document.routes;
     let Some(route) = routes.iter().find(|route| route.name.as_str() == caller.route) else { return false };
     let upstreams = &edition.document.upstreams;
-    let Some(upstream) = upstreams.iter().find(|it| it.name == route.upstream) else { return false };
+    let named = |name: &UpstreamName| upstreams.iter().find(|it| it.name == *name);
+    // Any branch of a split may get all of it.
+    let Some(all) = route.upstreams().map(named).collect::<Option<Vec<_>>>() else { return false };
     let welcome = route.access == Access::Public || caller.token == Token::Good;
     let at_once: u64 = scene.callers.iter().map(|caller| caller.at_once).sum();
-    let roomy = u64::from(upstream.connections_max) >= at_once
-        && upstream.connect_timeout >= TIMEOUT_MIN
-        && route.timeout.unwrap_or(upstream.response_timeout) >= TIMEOUT_MIN
-        && scene.delay_ms.1 <= DELAY_MS_MAX;
+    let is_roomy = |upstream: &Upstream| {
+        u64::from(upstream.connections_max) >= at_once
+            && upstream.connect_timeout >= TIMEOUT_MIN
+            && route.timeout.unwrap_or(upstream.response_timeout) >= TIMEOUT_MIN
+    };
+    let roomy = !all.is_empty() && all.into_iter().all(is_roomy) && scene.delay_ms.1 <= DELAY_MS_MAX;
     welcome
         && roomy
         && charges.iter().all(|Charged { limit, cost, wait, sharers }| {

@@ -44,7 +44,9 @@ impl Identity {
     /// Whether an edition lets a request through to an upstream.
     fn lets(&self, edition: usize, target: &Target, token: Token, upstream: &str) -> bool {
         self.gateway[edition].takes(target).is_some_and(|route| {
-            route.upstream.as_str() == upstream && (route.access == Access::Public || token == Token::Good)
+            // Any branch of a split is right.
+            let is_its = route.upstreams().any(|name| name.as_str() == upstream);
+            is_its && (route.access == Access::Public || token == Token::Good)
         })
     }
 }
@@ -98,6 +100,21 @@ mod tests {
         assert!(judge(&[sent(1, Token::None), reached(1, "second")]).is_err());
         assert!(judge(&[sent(1, Token::Good), reached(1, "second")]).is_err());
         assert!(judge(&[reached(1, "first")]).is_err());
+    }
+
+    #[test]
+    fn every_branch_of_a_split_is_right_and_no_other_upstream() {
+        let mut plan = Plan::draw(1, Some(3), 9_000, &[]);
+        let text = plan.scene.gateway[0].text.clone();
+        let split =
+            "split: {by: request, branches: [{upstream: first, weight: 1}, {upstream: second, weight: 0}]}";
+        let changed = text.replacen("upstream: first,", &format!("{split},"), 1);
+        assert_ne!(changed, text);
+        plan.scene.gateway[0] = Edition::parse("split", &changed).unwrap_or_else(|why| panic!("{why}"));
+        for (upstream, right) in [("first", true), ("second", true), ("third", false)] {
+            let events = [sent(1, Token::Good), reached(1, upstream)];
+            assert_eq!(judge(&mut Identity::new(&plan), &events).is_ok(), right, "{upstream}");
+        }
     }
 
     #[test]
