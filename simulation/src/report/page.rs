@@ -65,10 +65,12 @@ fn verdict(run: &Chronicle, report: &Report, span: Span) -> String {
         Some(broken) => (
             "lost",
             format!(
-                "Broken: <b>{}</b> at {}: {}",
+                "Broken: <b>{}</b> at {}: {} <small>(True time counts from the first process, {:.3} s before the first \
+                 request.)</small>",
                 escape(&broken.promise),
                 seconds(span, broken.at_ms * MS_NS),
-                escape(&broken.how)
+                escape(&broken.how),
+                span.from as f64 / 1e9
             ),
         ),
     };
