@@ -110,7 +110,7 @@ pub async fn journey(gateway: &Gateway, received: Received, trail: &mut Trail) -
     match admitted.aim() {
         Aim::Upstream(aimed) => {
             trail.upstream = Some(aimed.place());
-            let outgoing = Outgoing::new(gateway.stamp_admissions, aimed);
+            let outgoing = Outgoing::new(gateway.stamp_admissions, aimed)?;
             upstream::forward(&gateway.pool, outgoing).await.map(Answered::Upstream)
         }
         Aim::Here(admitted) => direct::answer(&admitted).map(Answered::Direct),

@@ -67,6 +67,24 @@ impl GatewayDocument {
         mistakes
     }
 
+    /// Judges what reading the canonical form does not: regular expressions, and compiles them.
+    ///
+    /// # Errors
+    /// A line for each route with a bad one.
+    pub fn judge_patterns(&self) -> Result<(), String> {
+        let judge = |route: &Route| {
+            let judged = route.matches.patterns().map(|pattern| (pattern, pattern.judge()));
+            judged
+                .filter_map(|(pattern, judged)| {
+                    let wanted = judged.err()?.wanted;
+                    Some(format!("route {}: found {:?}, wanted {wanted}", route.name, pattern.as_str()))
+                })
+                .collect::<Vec<_>>()
+        };
+        let bad: Vec<String> = self.routes.iter().flat_map(judge).collect();
+        if bad.is_empty() { Ok(()) } else { Err(bad.join("\n")) }
+    }
+
     /// The document as one line of JSON. Equal documents give equal bytes.
     pub fn to_canonical_json(&self) -> String {
         // Keys are strings and numbers are whole: nothing in these types can fail to be JSON.

@@ -213,14 +213,22 @@ impl PathPattern {
         if !text.starts_with('/') {
             return Err(begin());
         }
-        let pattern = Pattern::parse(text)?;
+        let pattern = Self::of(Pattern::parse(text)?);
+        if pattern.pattern.beginning().0.starts_with('/') { Ok(pattern) } else { Err(begin()) }
+    }
+
+    /// One that nobody has judged yet.
+    fn of(pattern: Pattern) -> Self {
         let (beginning, whole) = pattern.beginning();
-        if !beginning.starts_with('/') {
-            return Err(begin());
-        }
         // What stands behind the last `/` may be the beginning of a longer segment.
         let end = if whole { beginning.len() } else { beginning.rfind('/').unwrap_or(0) };
-        Ok(Self { pattern, literal: beginning[..end].to_owned() })
+        let literal = if beginning.starts_with('/') { &beginning[..end] } else { "" };
+        Self { literal: literal.to_owned(), pattern }
+    }
+
+    /// The expression.
+    pub fn pattern(&self) -> &Pattern {
+        &self.pattern
     }
 
     /// Whether it takes the whole path.
@@ -266,6 +274,9 @@ fn parse_plain(path: &str, why: &str) -> Result<String, Wanted> {
     if rest.contains('*') {
         return Err(error(Some(format!("leave the `*` out; {why}"))));
     }
+    if rest.contains(['{', '}']) {
+        return Err(error(Some("write `{template: …}` for a path with captures".to_owned())));
+    }
     if is_plain(path) { Ok(path.to_owned()) } else { Err(error(None)) }
 }
 
@@ -292,7 +303,7 @@ impl TryFrom<Form> for Path {
             Form::Prefix(text) => Ok(Self::Prefix(text)),
             Form::Kind(Kind::Exact(text)) => parse_exact(&text).map(Self::Exact),
             Form::Kind(Kind::Template(text)) => Template::parse(&text).map(Self::Template),
-            Form::Kind(Kind::Regex(text)) => PathPattern::parse(&text).map(Self::Regex),
+            Form::Kind(Kind::Regex(text)) => Ok(Self::Regex(PathPattern::of(Pattern::from(text)))),
         };
         path.map_err(|error| format!("found a bad path, wanted {}", error.wanted))
     }

@@ -1,7 +1,10 @@
 //! Regular expressions of conditions. Each takes a whole value or not at all, and is bounded in length and in size.
+//!
+//! A replicated document holds them as texts, and reading it judges none: what all nodes must agree on may not depend on a
+//! version of a library. They are judged where a document is written, where it comes in, and where a node is about to use it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use regex::{Regex, RegexBuilder};
 use regex_syntax::hir::{Hir, HirKind};
@@ -11,10 +14,11 @@ use crate::spot::Wanted;
 
 /// A regular expression that takes whole values. Two are equal if they are written alike.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(from = "String", into = "String")]
 pub struct Pattern {
     text: Arc<str>,
-    regex: Arc<Regex>,
+    /// None: it is not a good one.
+    regex: Arc<OnceLock<Option<Regex>>>,
 }
 
 impl Pattern {
@@ -22,10 +26,30 @@ impl Pattern {
     pub const LEN_BYTES_MAX: usize = 512;
     /// Compiled; and as much again for what a thread remembers of its searches.
     const SIZE_BYTES_MAX: usize = 256 << 10;
+    /// Of one document: all of them are compiled at once.
+    pub const ALL_MAX: usize = 1_000;
 
     /// # Errors
     /// What would be right, if it is too long, no regular expression, or a very large one.
     pub fn parse(text: &str) -> Result<Self, Wanted> {
+        let regex = Self::compiled(text)?;
+        Ok(Self { text: text.into(), regex: Arc::new(OnceLock::from(Some(regex))) })
+    }
+
+    /// That it is a good one, and compiled.
+    ///
+    /// # Errors
+    /// As [`Pattern::parse`].
+    pub fn judge(&self) -> Result<(), Wanted> {
+        if self.regex.get().is_some_and(Option::is_some) {
+            return Ok(());
+        }
+        let regex = Self::compiled(&self.text)?;
+        self.regex.get_or_init(|| Some(regex));
+        Ok(())
+    }
+
+    fn compiled(text: &str) -> Result<Regex, Wanted> {
         let wanted = format!("a regular expression of 1 to {} bytes", Self::LEN_BYTES_MAX);
         if !(1..=Self::LEN_BYTES_MAX).contains(&text.len()) {
             return Err(Wanted { wanted, help: None });
@@ -43,8 +67,7 @@ impl Pattern {
         };
         // By itself first, so that no bracket of its own can close the anchored group.
         compile(text).map_err(refused)?;
-        let regex = compile(&format!(r"\A(?:{text})\z")).map_err(refused)?;
-        Ok(Self { text: text.into(), regex: Arc::new(regex) })
+        compile(&format!(r"\A(?:{text})\z")).map_err(refused)
     }
 
     /// As it was written.
@@ -54,7 +77,8 @@ impl Pattern {
 
     /// Whether it takes the value, from its first byte to its last.
     pub fn fits(&self, value: &str) -> bool {
-        self.regex.is_match(value)
+        let regex = self.regex.get_or_init(|| Self::compiled(&self.text).ok());
+        regex.as_ref().is_some_and(|regex| regex.is_match(value))
     }
 
     /// What every value that it takes begins with, and whether that is the whole value.
@@ -97,10 +121,9 @@ fn literal(hir: &Hir, text: &mut String) -> bool {
     }
 }
 
-impl TryFrom<String> for Pattern {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        Self::parse(&text).map_err(|error| format!("found {text:?}, wanted {}", error.wanted))
+impl From<String> for Pattern {
+    fn from(text: String) -> Self {
+        Self { text: text.into(), regex: Arc::default() }
     }
 }
 

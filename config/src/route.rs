@@ -43,6 +43,16 @@ impl Match {
     /// Conditions on headers, on query parameters, and on cookies, of one route.
     pub const CONDITIONS_MAX: usize = 16;
 
+    /// All regular expressions.
+    pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        let path = match &self.path {
+            Path::Regex(path) => Some(path.pattern()),
+            Path::Prefix(_) | Path::Exact(_) | Path::Template(_) => None,
+        };
+        let conditions = self.headers.values().chain(self.query.values()).chain(self.cookies.values());
+        path.into_iter().chain(conditions.filter_map(Condition::pattern))
+    }
+
     /// All requests with this path.
     pub fn of(path: Path) -> Self {
         let (methods, hosts, sources) = (Vec::new(), Vec::new(), Vec::new());
@@ -66,6 +76,13 @@ pub enum Condition {
 impl Condition {
     /// A text to compare with.
     pub const TEXT_BYTES_MAX: usize = 512;
+
+    fn pattern(&self) -> Option<&Pattern> {
+        match self {
+            Self::Regex(pattern) => Some(pattern),
+            Self::Equal(_) | Self::Present(_) => None,
+        }
+    }
 }
 
 /// How a reader of the document writes it.

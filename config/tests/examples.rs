@@ -122,6 +122,22 @@ fn the_readmes_actions_are_complete() {
 }
 
 #[test]
+fn a_document_has_so_many_regular_expressions_and_no_more() {
+    let route = |number: usize| {
+        format!(
+            "  - {{name: r{number}, match: {{path: {{regex: \"/r{number}/.*\"}}}}, upstream: u, access: public}}\n"
+        )
+    };
+    let document = |count: usize| {
+        let routes: String = (0..count).map(route).collect();
+        format!("upstreams: {{u: {{endpoints: [\"http://10.0.0.1:80\"]}}}}\nroutes:\n{routes}")
+    };
+    assert!(gateway::parse(&document(1_000)).is_ok());
+    let mistakes = gateway::parse(&document(1_001)).expect_err("one too many");
+    assert!(mistakes.iter().any(|it| it.found == "1001 regular expressions"), "{mistakes:?}");
+}
+
+#[test]
 fn a_document_of_before_is_written_as_before() {
     // given the example, and a prefix in the long form
     let text = read("three/gateway.yaml");
@@ -145,16 +161,24 @@ fn a_replicated_documents_patterns_are_read_again() {
     let orders = r#""path":"/orders","methods":[],"hosts":[]"#;
     // when a path or a condition in it is none, then it is refused
     for forged in [
-        r#""path":{"regex":"/("},"methods":[],"hosts":[]"#,
-        r#""path":{"regex":"a"},"methods":[],"hosts":[]"#,
         r#""path":{"template":"/{a}/{a}"},"methods":[],"hosts":[]"#,
         r#""path":{"exact":"/a/"},"methods":[],"hosts":[]"#,
-        r#""path":"/orders","methods":[],"hosts":[],"headers":{"x":{"regex":"("}}"#,
         r#""path":"/orders","methods":[],"hosts":[],"sources":["10.0.0.0/33"]"#,
     ] {
         let forged = json.replacen(orders, forged, 1);
         assert_ne!(forged, json);
         assert!(GatewayDocument::from_canonical_json(&forged).is_err(), "{forged}");
+    }
+    // and a regular expression is read as a text, the same by every version, and judged where it is used
+    for forged in [
+        r#""path":{"regex":"/("},"methods":[],"hosts":[]"#,
+        r#""path":"/orders","methods":[],"hosts":[],"headers":{"x":{"regex":"("}}"#,
+    ] {
+        let forged = json.replacen(orders, forged, 1);
+        let read = GatewayDocument::from_canonical_json(&forged).expect("it is read");
+        assert_eq!(read.to_canonical_json(), forged);
+        let bad = read.judge_patterns().expect_err("it is no regular expression");
+        assert!(bad.contains("route orders: found"), "{bad}");
     }
 }
 

@@ -75,8 +75,9 @@ pub async fn apply(
 
 fn read(body: &str, canonical: bool) -> Result<GatewayDocument, String> {
     if canonical {
-        return GatewayDocument::from_canonical_json(body)
-            .map_err(|mistakes| config::mistake::render("document", body, &mistakes));
+        let document = GatewayDocument::from_canonical_json(body)
+            .map_err(|mistakes| config::mistake::render("document", body, &mistakes))?;
+        return document.judge_patterns().map(|()| document);
     }
     let checked = config::gateway::parse(body);
     checked

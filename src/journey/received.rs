@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cluster::world::World;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Version};
+use http::{Method, Uri, Version};
 use tokio::time::Instant;
 
 use crate::fields;
@@ -86,13 +86,16 @@ impl Received {
     /// # Errors
     /// A [`Refusal`] for everything that two readers could understand in two ways, and for what this gateway does not do.
     pub fn check(
-        parts: Parts,
+        mut parts: Parts,
         body: ClientBody,
         arrival: Arrival,
         body_bytes_max: u64,
     ) -> Result<Self, Refusal> {
         let host = host(&parts)?;
         check_path(parts.uri.path()).map_err(|why| Refusal::Malformed { why })?;
+        if let Some(plain) = without_needless_codes(&parts.uri) {
+            parts.uri = plain;
+        }
         check_body(&parts.headers, body_bytes_max)?;
         if parts.method == Method::CONNECT || parts.headers.contains_key(header::UPGRADE) {
             return Err(Refusal::NotSupported { what: "CONNECT and Upgrade" });
@@ -110,7 +113,8 @@ impl Received {
         &self.0.host
     }
 
-    /// Begins with `/`; no empty, `.` or `..` segment, no encoded slash, so that segments compare byte by byte.
+    /// Begins with `/`; no empty, `.` or `..` segment, no encoded slash, and nothing encoded that need not be, so that
+    /// segments compare byte by byte.
     pub fn path(&self) -> &str {
         self.0.parts.uri.path()
     }
@@ -210,6 +214,41 @@ pub fn check_path(path: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// The target with every percent-encoding undone that stands for a letter, a digit, `-`, `_` or `~`: such paths are the same
+/// (RFC 3986 section 6.2.2.2), and a route that takes the one must take the other. None: there is none.
+fn without_needless_codes(uri: &Uri) -> Option<Uri> {
+    let path = uri.path();
+    if !path.contains('%') {
+        return None;
+    }
+    let mut plain = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        let code = rest.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let needless = code.filter(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~'));
+        let end = (at + 3).min(rest.len());
+        match needless {
+            Some(byte) => {
+                plain.push_str(&rest[..at]);
+                plain.push(char::from(byte));
+            }
+            None => plain.push_str(&rest[..end]),
+        }
+        rest = &rest[end..];
+    }
+    plain.push_str(rest);
+    if plain.len() == path.len() {
+        return None;
+    }
+    if let Some(query) = uri.query() {
+        plain.push('?');
+        plain.push_str(query);
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = plain.parse().ok();
+    Uri::from_parts(parts).ok()
+}
+
 /// One reading of where the body ends, and no more than we take.
 fn check_body(headers: &HeaderMap, body_bytes_max: u64) -> Result<(), Refusal> {
     let coded = headers.get(header::TRANSFER_ENCODING);
@@ -249,6 +288,21 @@ mod tests {
     fn check(request: http::request::Builder) -> Result<Received, Refusal> {
         let (parts, ()) = request.body(()).expect("the test's request is well-formed").into_parts();
         Received::check(parts, ClientBody::empty(), arrival(), 100)
+    }
+
+    #[test]
+    fn a_code_that_need_not_be_is_undone() {
+        let path = |target: &str| {
+            let received = check(http::Request::get(target).header("host", "h")).expect("a good path");
+            (received.path().to_owned(), received.query().map(str::to_owned))
+        };
+        assert_eq!(path("/%61dmin/x?a=%61"), ("/admin/x".to_owned(), Some("a=%61".to_owned())));
+        assert_eq!(path("/a%2Db%5F%7e%30"), ("/a-b_~0".to_owned(), None));
+        assert_eq!(path("http://h/%61"), ("/a".to_owned(), None));
+        for same in ["/%C3%A4", "/a%20b", "/%25%36%31", "/a"] {
+            let wanted = same.replace("%36%31", "61");
+            assert_eq!(path(same).0, wanted);
+        }
     }
 
     #[test]

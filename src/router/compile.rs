@@ -63,6 +63,7 @@ pub fn compile(
     read: impl FnMut(&SecretSource) -> Result<Secret, String>,
 ) -> Result<Published, String> {
     let document = &source.document;
+    document.judge_patterns()?;
     let verifiers = match last {
         Some(last) if last.issuers == document.issuers => Arc::clone(&last.verifiers),
         _ => Arc::new(Verifiers::compile(source.revision, &document.issuers, read)?),

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use crate::fields;
 use crate::journey::evidence::Spent;
 use crate::journey::received::{Arrival, X_REQUEST_ID};
+use crate::refusal::Refusal;
 
 /// Fields that concern one connection (RFC 9110 section 7.6.1), besides those that `Connection` names.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -114,13 +115,19 @@ fn target(uri: &Uri, prefix_to_strip: Option<&str>) -> Uri {
 }
 
 /// Puts another path in place of a target's, in origin form. The query stays.
-pub fn replace_path(uri: &mut Uri, new: impl FnOnce(&str) -> String) {
+///
+/// # Errors
+/// [`Refusal::Malformed`], if that becomes too long for a target.
+pub fn replace_path(uri: &mut Uri, new: impl FnOnce(&str) -> String) -> Result<(), Refusal> {
     let mut text = new(uri.path());
     if let Some(query) = uri.query() {
         text.push('?');
         text.push_str(query);
     }
-    *uri = text.parse().unwrap_or_else(|_| Uri::from_static("/"));
+    *uri = text
+        .parse()
+        .map_err(|_| Refusal::Malformed { why: "the path is too long for what its route makes of it" })?;
+    Ok(())
 }
 
 /// What `Host` says to an endpoint; none: its name is no field value.

@@ -101,14 +101,17 @@ enum Spare {
 impl Outgoing {
     /// Takes off what concerned the client's connection, and puts on what the upstream is told; `stamp`: also when it was
     /// admitted, and what paid.
-    pub fn new(stamp: bool, aimed: Aimed) -> Self {
+    ///
+    /// # Errors
+    /// [`Refusal::Malformed`], if the route makes a target of it that is too long.
+    pub fn new(stamp: bool, aimed: Aimed) -> Result<Self, Refusal> {
         let (admitted, place) = aimed.into_parts();
         let rule = admitted.rule().clone();
         let (mut parts, mut body, arrival, spent) = admitted.into_parts();
         head::prepare(&mut parts, &arrival, rule.route.prefix_to_strip());
         let new_path = rule.route.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
         if let Some(new) = new_path {
-            head::replace_path(&mut parts.uri, |path| paths::renewed(new, &rule.route.matches.path, path));
+            head::replace_path(&mut parts.uri, |path| paths::renewed(new, &rule.route.matches.path, path))?;
         }
         rule.request_edits().apply(&mut parts.headers);
         if stamp {
@@ -116,7 +119,7 @@ impl Outgoing {
         }
         let deadline = rule.route.timeout.map(|timeout| (arrival.at + timeout, timeout));
         let end = body.watch_end();
-        Self { rule, place, request: Box::new(Request::from_parts(parts, body)), end, deadline }
+        Ok(Self { rule, place, request: Box::new(Request::from_parts(parts, body)), end, deadline })
     }
 }
 

@@ -9,6 +9,7 @@ use crate::action::Action;
 use crate::draft::{Draft, RouteDraft};
 use crate::mistake::Severity;
 use crate::path::Path;
+use crate::pattern::Pattern;
 use crate::route::{Access, Condition, Match};
 use crate::tree::quote;
 
@@ -43,6 +44,12 @@ pub(super) fn check(draft: &Draft, findings: &mut Findings) {
                     .help = Some("there is no prefix to cut off".into());
             }
         }
+    }
+    let patterns =
+        draft.routes.iter().filter_map(|route| route.matches.as_ref()).flat_map(Match::patterns).count();
+    if patterns > Pattern::ALL_MAX {
+        let wanted = format!("at most {} in one document", Pattern::ALL_MAX);
+        findings.add(Trail::default().key("routes"), format!("{patterns} regular expressions"), wanted);
     }
     check_unused(draft, findings);
 }

@@ -18,7 +18,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> Option<Match> {
     let path = fields.required(notes, "path").and_then(|spot| read_path(notes, &spot));
     let methods = list(notes, &mut fields, "methods", "method", parse_method);
     let hosts = list(notes, &mut fields, "hosts", "host", parse_host);
-    let headers = conditions(notes, &mut fields, "headers", "header", parse_header_name);
+    let headers = conditions(notes, &mut fields, "headers", "header", parse_condition_name);
     let query = conditions(notes, &mut fields, "query", "parameter", parse_parameter_name);
     let cookies = conditions(notes, &mut fields, "cookies", "cookie", parse_cookie_name);
     let sources = list(notes, &mut fields, "sources", "network", parse_source);
@@ -129,6 +129,15 @@ pub(super) fn parse_header_name(name: &str) -> Result<String, Wanted> {
     }
     let help = is_token(name).then(|| format!("write {lower}"));
     Err(Wanted { help, ..Wanted::from("the name of a header in lower case, such as x-version") })
+}
+
+/// The host is what `hosts` compares, whichever way the request says it.
+fn parse_condition_name(name: &str) -> Result<String, Wanted> {
+    if name.eq_ignore_ascii_case("host") {
+        let help = Some("write `hosts`".to_owned());
+        return Err(Wanted { help, ..Wanted::from("the name of a header that is not the host's") });
+    }
+    parse_header_name(name)
 }
 
 fn parse_parameter_name(name: &str) -> Result<String, Wanted> {
