@@ -344,7 +344,7 @@ impl Seat {
     }
 }
 
-/// Turns openraft's figures into roles, and its end into the replica's.
+/// Turns the consensus core's figures into roles, and its end into the replica's.
 async fn watch_role(core: Arc<Core>, seat: Arc<Seat>, role: watch::Sender<Role>) {
     let mut metrics = seat.raft.server_metrics();
     let mut all = seat.raft.metrics();
