@@ -160,6 +160,12 @@ pub enum Event {
     HeldBack { node: HostNumber, route: Arc<Target>, tenant: String, client: String },
     /// What became of it.
     Done { number: RequestNumber, node: HostNumber, fate: Fate },
+    /// A caller or an upstream took a message for whole that is not the one that was sent.
+    Garbled { number: RequestNumber, found: String },
+    /// A caller began to send a head to whose end it never comes; `number` names its connection.
+    Dawdles { number: RequestNumber, node: HostNumber },
+    /// Its connection has ended.
+    TurnedAway { number: RequestNumber },
     /// A request reached an upstream through a node.
     Reached { number: RequestNumber, node: HostNumber, upstream: Arc<str>, charges: Vec<Charge> },
     /// The operator sends a document with these amounts.

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use quorumgate::auth::mint::{Grant, mint};
 
 use crate::edition::Pass;
-use crate::event::Token;
+use crate::event::{RequestNumber, Token};
 use crate::host::HostNumber;
 use crate::network::Network;
 use crate::shim::EPOCH_UNIX_S;
@@ -39,6 +39,12 @@ const OTHER_SECRET: &[u8] = b"another-secret-that-the-nodes-do-not-know";
 const DOCUMENT: &str = "/v1/document";
 /// The request's name, in requests and in upstreams' answers.
 pub const NUMBER: &str = "x-number";
+
+/// What request `number` has for a body, and what its answer has: short, and now and then of several pieces.
+fn content(number: RequestNumber) -> Bytes {
+    let times = if number.is_multiple_of(16) { 2_000 } else { 2 };
+    format!("{number};").repeat(times).into()
+}
 
 /// A token of a tenant's client that is good where `pass` says; none: nothing is shown.
 fn token(pass: Option<&Pass>, tenant: &str, client: &str, token: Token) -> Option<String> {

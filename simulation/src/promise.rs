@@ -20,6 +20,8 @@ pub mod faults;
 pub mod identity;
 pub mod leaders;
 pub mod once;
+pub mod patience;
+pub mod whole;
 
 use crate::clock::TrueNs;
 use crate::event::Event;
@@ -69,6 +71,8 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Promise>> {
         Box::new(identity::Identity::new(plan)),
         Box::new(once::Once::default()),
         Box::new(answers::Answers::default()),
+        Box::new(whole::Whole),
+        Box::new(patience::Patience::default()),
         Box::new(calm::Calm::new(plan)),
         if beyond::breaks_the_bound(plan) {
             Box::new(beyond::Beyond::new(plan)) as Box<dyn Promise>

@@ -22,7 +22,7 @@ use crate::event::{Event, Token};
 use crate::host::{Host, HostNumber};
 use crate::network::Network;
 use crate::people::Standing;
-use crate::people::caller::{self, Newcomer, PATIENCE, Party, Pattern};
+use crate::people::caller::{self, Manner, Newcomer, PATIENCE, Party, Pattern};
 use crate::people::operator::{self, Operator};
 use crate::people::upstream::{self, Upstream};
 use crate::people::{ADMIN_PORT, CLUSTER_PORT, HTTP_PORT, SECRET, SECRET_FILE};
@@ -341,7 +341,7 @@ impl Town {
             every: Duration::from_nanos((caller.rate.per_ns / caller.rate.tokens).max(1)),
             at_once: caller.at_once,
             spread: caller.spread,
-            minted: false,
+            manner: Manner::Plain,
         }
     }
 
@@ -355,19 +355,20 @@ impl Town {
     }
 
     /// A caller that calls until it is told not to, for the last route that counts by tenant. None: there is no such route.
-    fn start_stranger(&mut self, tenant: String, every_ms: u64, minted: bool) -> Option<Arc<AtomicBool>> {
+    fn start_stranger(&mut self, tenant: String, every_ms: u64, manner: Manner) -> Option<Arc<AtomicBool>> {
         let edition = self.plan.scene.gateway.first()?;
         let by_tenant = |route: &&Route| {
             let mut quotas = route.charges.iter().filter_map(|charge| edition.quota(charge.quota.as_str()));
             quotas.any(|quota| quota.key.contains(&KeyPart::Tenant))
         };
         let route = edition.document.routes.iter().rev().find(by_tenant)?.name.to_string();
-        let method = edition.target(&route, None)?.ok()?.method;
-        let rate = scene::every(every_ms);
+        let posts = (manner == Manner::HangsUp).then_some("POST");
+        let method = edition.target(&route, posts)?.ok()?.method;
+        let rate = scene::every(every_ms.max(1));
         let (token, spread) = (Token::Good, Spread::Turns);
         let stranger = Caller { route, tenant, client: None, rate, at_once: 1, spread, method, token };
         let closed = Arc::new(AtomicBool::new(false));
-        let pattern = Pattern { minted, ..self.pattern(&stranger) };
+        let pattern = Pattern { manner, ..self.pattern(&stranger) };
         self.start_caller(pattern, Party { closed: closed.clone(), ..self.party.clone() });
         Some(closed)
     }
@@ -391,6 +392,9 @@ impl Town {
     }
 }
 
+/// How patient nodes are with a caller's head.
+pub const HEAD_TIMEOUT_S: u64 = 3;
+
 /// The node file of node `number`, as an operator would write it on a laptop; `others`: the members of that day.
 fn node_file(number: HostNumber, others: &[HostNumber], snapshot_after: u64) -> NodeFile {
     let peers: String = others
@@ -401,6 +405,7 @@ fn node_file(number: HostNumber, others: &[HostNumber], snapshot_after: u64) -> 
     let peers = if peers.is_empty() { String::new() } else { format!("  peers:\n{peers}") };
     let text = format!(
         "name: node-{number}\ndata: /data\ncluster:\n  listen: 127.0.0.{number}:{CLUSTER_PORT}\n  plaintext: true\n{peers}\
+         limits: {{head_timeout: {HEAD_TIMEOUT_S}s}}\n\
          http: {{listen: \"127.0.0.{number}:{HTTP_PORT}\", workers: 1}}\nadmin: {{listen: \"127.0.0.{number}:{ADMIN_PORT}\"}}\n\
          debug: {{stamp_admissions: true, snapshot_after_entries: {snapshot_after}}}\n"
     );

@@ -47,6 +47,14 @@ pub enum Mood {
     Fails,
     /// Closes the connection after each answer, unannounced.
     Closes,
+    /// Closes the connection in the middle of each answer's body.
+    Truncates,
+    /// Sends another answer after each, which nobody asked for.
+    Doubles,
+    /// Sends interim answers before each.
+    Interim,
+    /// Says that it switches to another protocol, which nobody asked for.
+    Switches,
 }
 
 /// A kind of trouble.
@@ -110,6 +118,10 @@ pub enum Kind {
     HotKey { every_ms: u64 },
     /// Callers that nobody has seen before.
     KeyFlood { every_ms: u64 },
+    /// Callers that go away in the middle of a body.
+    HangUps { every_ms: u64 },
+    /// Callers that never come to the end of a head.
+    Dawdlers { every_ms: u64 },
     /// A node's clocks gain or lose more than the bound that quotas count on, from now on.
     ClockRunaway { whom: Whom, ppm: i64 },
     /// The machine loses its power, and so many times more as it starts again: a while after, or in the middle of a commit.
@@ -164,7 +176,9 @@ impl Kind {
             | Self::Edition
             | Self::Join
             | Self::HotKey { .. }
-            | Self::KeyFlood { .. } => Vec::new(),
+            | Self::KeyFlood { .. }
+            | Self::HangUps { .. }
+            | Self::Dawdlers { .. } => Vec::new(),
         }
     }
 
@@ -200,6 +214,8 @@ impl Kind {
             Self::Wipe { .. } => "wipe",
             Self::HotKey { .. } => "hot-key",
             Self::KeyFlood { .. } => "key-flood",
+            Self::HangUps { .. } => "hang-ups",
+            Self::Dawdlers { .. } => "dawdlers",
             Self::ClockRunaway { .. } => "clock-runaway",
             Self::CrashLoop { .. } => "crash-loop",
         }

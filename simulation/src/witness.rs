@@ -189,6 +189,7 @@ fn counted(event: &Event) -> Option<String> {
         Event::Done { fate: Fate::Broken { .. }, .. } => "requests broken".to_owned(),
         Event::Done { fate: Fate::Silent, .. } => "requests silent".to_owned(),
         Event::InForce { .. } => "documents in force".to_owned(),
+        Event::TurnedAway { .. } => "dawdlers turned away".to_owned(),
         _ => return None,
     })
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::Request;
+use hyper::{Method, Request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{HTTP_PORT, NUMBER, Sender, Standing, connect, exchange, token};
+use super::{HTTP_PORT, NUMBER, Sender, Standing, connect, content, exchange, token};
 use crate::edition::{Pass, Target};
-use crate::event::{Event, Fate, Request as Asked, Token};
+use crate::event::{Event, Fate, Request as Asked, RequestNumber, Token};
 use crate::host::{Ended, HostNumber};
 use crate::network::Network;
 use crate::scene::Spread;
@@ -23,6 +24,11 @@ use crate::witness::Witness;
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// Requests of one caller to one node without an answer; it sends that node no more meanwhile.
 const AT_ONCE: usize = 48;
+
+/// Before a caller that hangs up does so: the node has begun to send what came.
+const LINGERS: Duration = Duration::from_millis(40);
+/// Between two bytes of a caller that dawdles.
+const DAWDLES_EACH: Duration = Duration::from_millis(200);
 
 /// What a caller asks for, and how often.
 #[derive(Clone)]
@@ -36,8 +42,20 @@ pub struct Pattern {
     pub every: Duration,
     pub at_once: u64,
     pub spread: Spread,
-    /// A new tenant, and client, for each request: `tenant` and a number.
-    pub minted: bool,
+    pub manner: Manner,
+}
+
+/// How a caller behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As callers should.
+    Plain,
+    /// With a new tenant, and client, for each request: `tenant` and a number.
+    Minted,
+    /// It goes away in the middle of each body.
+    HangsUp,
+    /// It never comes to the end of a head.
+    Dawdles,
 }
 
 /// What callers share.
@@ -94,7 +112,7 @@ async fn call(party: Party, host: HostNumber, pattern: Pattern) {
             let node = caller.node(sent, passed_ms);
             sent += 1;
             if caller.begin(node) {
-                asked.spawn(caller.clone().ask(node, sent));
+                asked.spawn(caller.clone().visit(node, sent));
             } else {
                 let Pattern { target, tenant, client, .. } = caller.pattern.clone();
                 caller.party.witness.tell(Event::HeldBack { node, route: target, tenant, client });
@@ -144,10 +162,18 @@ impl Caller {
         may
     }
 
-    async fn ask(self: Arc<Self>, node: HostNumber, sent: u64) {
-        let Pattern { target, minted, .. } = &self.pattern;
+    async fn visit(self: Arc<Self>, node: HostNumber, sent: u64) {
+        match self.pattern.manner {
+            Manner::Dawdles => self.dawdle(node).await,
+            Manner::Plain | Manner::Minted | Manner::HangsUp => self.ask(node, sent).await,
+        }
+        *self.waiting().entry(node).or_default() -= 1;
+    }
+
+    async fn ask(&self, node: HostNumber, sent: u64) {
+        let Pattern { target, manner, .. } = &self.pattern;
         let number = self.party.numbers.fetch_add(1, Ordering::Relaxed);
-        let (tenant, client, shown) = if *minted {
+        let (tenant, client, shown) = if *manner == Manner::Minted {
             let tenant = format!("{}-{sent}", self.pattern.tenant);
             let shown = token(self.pattern.pass.as_ref(), &tenant, &tenant, self.pattern.token);
             (tenant.clone(), tenant, shown)
@@ -173,19 +199,74 @@ impl Caller {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let has_body = matches!(target.method.as_str(), "POST" | "PUT" | "PATCH");
-        let body = if has_body { Bytes::from_static(b"{\"amount\": 1}") } else { Bytes::new() };
-        let request = request.body(Full::new(body)).expect("a well-formed request");
-        let fate = match tokio::time::timeout(PATIENCE, self.answer(node, request)).await {
+        let body = if has_body { content(number) } else { Bytes::new() };
+        let request = request.body(body).expect("a well-formed request");
+        let answer = async {
+            if *manner == Manner::HangsUp {
+                return self.hang_up(node, request).await;
+            }
+            self.answer(node, number, request.map(Full::new)).await
+        };
+        let fate = match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(answered)) => answered,
             Ok(Err(reused)) => Fate::Broken { reused },
             Err(_) => Fate::Silent,
         };
         self.party.witness.tell(Event::Done { number, node, fate });
-        *self.waiting().entry(node).or_default() -= 1;
+    }
+
+    /// Sends half a body, and goes away.
+    async fn hang_up(&self, node: HostNumber, request: Request<Bytes>) -> Result<Fate, bool> {
+        let (head, body) = request.into_parts();
+        let mut text = format!("{} {} HTTP/1.1\r\ncontent-length: {}\r\n", head.method, head.uri, body.len());
+        for (name, value) in &head.headers {
+            text.push_str(&format!("{name}: {}\r\n", value.to_str().expect("fields of ours are text")));
+        }
+        text.push_str("\r\n");
+        let mut stream = self.party.network.connect(self.host, node, HTTP_PORT).await.map_err(|_| false)?;
+        stream.write_all(text.as_bytes()).await.map_err(|_| false)?;
+        stream.write_all(&body[..body.len() / 2]).await.map_err(|_| false)?;
+        tokio::time::sleep(LINGERS).await;
+        Err(true)
+    }
+
+    /// Sends a head a byte at a time, until the node has enough of it.
+    async fn dawdle(&self, node: HostNumber) {
+        let number = self.party.numbers.fetch_add(1, Ordering::Relaxed);
+        let Ok(stream) = self.party.network.connect(self.host, node, HTTP_PORT).await else { return };
+        self.party.witness.tell(Event::Dawdles { number, node });
+        let (mut from, mut to) = tokio::io::split(stream);
+        let slowly = async {
+            for byte in
+                b"GET / HTTP/1.1\r\nhost: slow.example\r\nslow: ".iter().chain(std::iter::repeat(&b'a'))
+            {
+                if to.write_all(&[*byte]).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(DAWDLES_EACH).await;
+            }
+        };
+        let gone = async {
+            // Whatever it says, it says before it closes.
+            let mut heard = [0; 256];
+            while from.read(&mut heard).await.is_ok_and(|count| count > 0) {}
+        };
+        tokio::select! {
+            biased;
+            () = gone => {}
+            () = slowly => {}
+        }
+        self.party.witness.tell(Event::TurnedAway { number });
     }
 
     /// The answer; an error says whether the connection that failed had served before.
-    async fn answer(&self, node: HostNumber, request: Request<Full<Bytes>>) -> Result<Fate, bool> {
+    async fn answer(
+        &self,
+        node: HostNumber,
+        number: RequestNumber,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Fate, bool> {
+        let has_body = request.method() != Method::HEAD;
         let idle = self.idle().entry(node).or_default().pop().filter(|sender| !sender.is_closed());
         let reused = idle.is_some();
         let mut sender = match idle {
@@ -196,6 +277,11 @@ impl Caller {
         let echo = answer.headers().get(NUMBER).and_then(|echo| echo.to_str().ok()?.parse().ok());
         let status = answer.status().as_u16();
         self.idle().entry(node).or_default().push(sender);
+        if has_body && echo == Some(number) && answer.body() != &content(number) {
+            let found =
+                format!("an answer with {} bytes, wanted {}", answer.body().len(), content(number).len());
+            self.party.witness.tell(Event::Garbled { number, found });
+        }
         let why = problem(answer.body()).to_owned();
         if !why.is_empty() {
             self.party.witness.count(&format!("problem: {why}"), 1);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,14 +10,15 @@ use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
+use hyper::header::HeaderName;
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Request, Response};
+use hyper::{HeaderMap, Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{NUMBER, UPSTREAM_PORT};
+use super::{NUMBER, UPSTREAM_PORT, content};
 use crate::clock::{MachineClock, TrueNs};
-use crate::event::{Charge, Event};
+use crate::event::{Charge, Event, RequestNumber};
 use crate::host::{Ended, HostNumber};
 use crate::network::{Network, SimListener, SimStream};
 use crate::weather::Mood;
@@ -42,6 +44,14 @@ pub struct Upstream {
 impl Upstream {
     fn mood(&self) -> Option<Mood> {
         self.moods.lock().expect("no panic happens while moods are locked").last().copied()
+    }
+
+    /// Tells that a request is here, and yields its number.
+    fn reached(&self, node: HostNumber, headers: &HeaderMap) -> RequestNumber {
+        let number = text(headers, NUMBER).and_then(|number| number.parse().ok()).unwrap_or(u64::MAX);
+        let charges = charges(headers, &self.screens, &self.clocks[&node]);
+        self.witness.tell(Event::Reached { number, node, upstream: self.name.clone(), charges });
+        number
     }
 }
 
@@ -75,6 +85,11 @@ async fn connection(upstream: Upstream, mut stream: SimStream, node: HostNumber)
             let _ = stream.write_all(b"SPDY/9 over easy\r\n\r\n").await;
             return;
         }
+        Some(mood @ (Mood::Doubles | Mood::Interim | Mood::Switches)) => {
+            // A gateway that closes the connection is what it is for.
+            let _ = by_hand(upstream, stream, node, mood).await;
+            return;
+        }
         _ => {}
     }
     let reset = Arc::new(tokio::sync::Notify::new());
@@ -97,11 +112,24 @@ async fn answer(
     reset: Arc<tokio::sync::Notify>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let headers = request.headers().clone();
-    let number = text(&headers, NUMBER).and_then(|number| number.parse().ok()).unwrap_or(u64::MAX);
-    let charges = charges(&headers, &upstream.screens, &upstream.clocks[&node]);
-    upstream.witness.tell(Event::Reached { number, node, upstream: upstream.name.clone(), charges });
-    let whole = Full::new(Bytes::from_static(b"hello\n")).boxed();
+    let number = upstream.reached(node, request.headers());
+    let (head, body) = request.into_parts();
+    let witness = upstream.witness.clone();
+    let taken = async move {
+        // A body that is cut off ends with an error.
+        if let Ok(body) = body.collect().await
+            && !matches!(head.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS)
+        {
+            look(&witness, number, &body.to_bytes());
+        }
+    };
+    // Some answer before they have read the body, or while it comes.
+    if number.is_multiple_of(2) {
+        taken.await;
+    } else {
+        tokio::spawn(taken);
+    }
+    let whole = Full::new(content(number)).boxed();
     let mut response = Response::builder().header(NUMBER, number);
     let body = match upstream.mood() {
         Some(Mood::Resets) => {
@@ -117,8 +145,8 @@ async fn answer(
             response = response.status(503);
             whole
         }
-        Some(Mood::Closes) => {
-            // After the answer, without a word: the next request meets a closed connection.
+        // After the answer, without a word: the next request meets a closed connection, and one by hand after it.
+        Some(Mood::Closes | Mood::Doubles | Mood::Interim | Mood::Switches) => {
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(3)).await;
                 reset.notify_one();
@@ -126,18 +154,106 @@ async fn answer(
             whole
         }
         Some(Mood::Trickles) => {
-            let bytes = futures_util::stream::unfold(0_u32, |sent| async move {
-                if sent == 6 {
+            let left = content(number);
+            let piece = left.len().div_ceil(6);
+            let bytes = futures_util::stream::unfold(left, move |mut left| async move {
+                if left.is_empty() {
                     return None;
                 }
                 tokio::time::sleep(Duration::from_millis(150)).await;
-                Some((Ok(Frame::data(Bytes::from_static(b"x"))), sent + 1))
+                let next = left.split_to(piece.min(left.len()));
+                Some((Ok(Frame::data(next)), left))
+            });
+            BodyExt::boxed(StreamBody::new(bytes))
+        }
+        Some(Mood::Truncates) => {
+            let all = content(number);
+            if number.is_multiple_of(2) {
+                response = response.header("content-length", all.len());
+            }
+            let half = all.slice(..all.len() / 2);
+            let bytes = futures_util::stream::unfold(Some(half), move |half| {
+                let reset = reset.clone();
+                async move {
+                    let Some(half) = half else {
+                        tokio::time::sleep(Duration::from_millis(3)).await;
+                        reset.notify_one();
+                        return std::future::pending().await;
+                    };
+                    Some((Ok(Frame::data(half)), None))
+                }
             });
             BodyExt::boxed(StreamBody::new(bytes))
         }
         Some(Mood::Refuses | Mood::Garbage) | None => whole,
     };
     Ok(response.body(body).expect("a well-formed response"))
+}
+
+/// Answers as no server should, and so without a library.
+async fn by_hand(upstream: Upstream, mut stream: SimStream, node: HostNumber, mood: Mood) -> io::Result<()> {
+    let mut came = Vec::new();
+    loop {
+        let head_bytes = loop {
+            if let Some(at) = came.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if stream.read_buf(&mut came).await? == 0 {
+                return Ok(());
+            }
+        };
+        let headers = fields(&came[..head_bytes]);
+        let number = upstream.reached(node, &headers);
+        let body_bytes = text(&headers, "content-length").and_then(|it| it.parse().ok()).unwrap_or(0);
+        while came.len() < head_bytes + body_bytes {
+            if stream.read_buf(&mut came).await? == 0 {
+                return Ok(());
+            }
+        }
+        let rest = came.split_off(head_bytes + body_bytes);
+        if body_bytes > 0 {
+            look(&upstream.witness, number, &came[head_bytes..]);
+        }
+        came = rest;
+        let answer = |number| {
+            let body = content(number);
+            let head =
+                format!("HTTP/1.1 200 OK\r\n{NUMBER}: {number}\r\ncontent-length: {}\r\n\r\n", body.len());
+            [head.as_bytes(), &body].concat()
+        };
+        let bytes = match mood {
+            Mood::Doubles => [answer(number), answer(number + 1)].concat(),
+            Mood::Interim => {
+                let early = b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n";
+                [&early[..], b"HTTP/1.1 100 Continue\r\n\r\n", early, &answer(number)].concat()
+            }
+            _ => {
+                let switch =
+                    b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+                [&switch[..], &answer(number)].concat()
+            }
+        };
+        stream.write_all(&bytes).await?;
+    }
+}
+
+/// The fields of a head, which the gateway wrote.
+fn fields(head: &[u8]) -> HeaderMap {
+    let lines = std::str::from_utf8(head).unwrap_or_default().lines().skip(1);
+    let pairs = lines.filter_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        Some((name.parse::<HeaderName>().ok()?, value.parse().ok()?))
+    });
+    pairs.collect()
+}
+
+/// Tells of a body that is not the one that was sent.
+fn look(witness: &Witness, number: RequestNumber, body: &[u8]) {
+    let wanted = content(number);
+    if body != wanted {
+        let found = format!("an upstream took {} bytes for the body, wanted {}", body.len(), wanted.len());
+        witness.tell(Event::Garbled { number, found });
+    }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

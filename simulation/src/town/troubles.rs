@@ -9,6 +9,7 @@ use crate::chance::Chance;
 use crate::clock::{MS_NS, TrueNs};
 use crate::event::Event;
 use crate::host::HostNumber;
+use crate::people::caller::Manner;
 use crate::people::operator::Order;
 use crate::scene::{FIRST_CALLER, NODES_MAX};
 use crate::weather::{Kind, Mood, Trouble, Unsynced, Whom};
@@ -89,6 +90,7 @@ impl Town {
     }
 
     fn befall(&mut self, kind: &Kind, until: TrueNs) -> Option<Undo> {
+        let newcomer = |name: &str| format!("{name}-{}", until / MS_NS);
         Some(match *kind {
             Kind::Kill { whom } => {
                 let number = self.standing(whom)?;
@@ -202,11 +204,16 @@ impl Town {
             Kind::HotKey { every_ms } => {
                 // The last caller of the scene has a competitor with the same tenant.
                 let tenant = self.plan.scene.callers.last()?.tenant.clone();
-                Undo::Close(self.start_stranger(tenant, every_ms.max(1), false)?)
+                Undo::Close(self.start_stranger(tenant, every_ms, Manner::Plain)?)
             }
             Kind::KeyFlood { every_ms } => {
-                let tenant = format!("flood-{}", until / MS_NS);
-                Undo::Close(self.start_stranger(tenant, every_ms.max(1), true)?)
+                Undo::Close(self.start_stranger(newcomer("flood"), every_ms, Manner::Minted)?)
+            }
+            Kind::HangUps { every_ms } => {
+                Undo::Close(self.start_stranger(newcomer("gone"), every_ms, Manner::HangsUp)?)
+            }
+            Kind::Dawdlers { every_ms } => {
+                Undo::Close(self.start_stranger(newcomer("slow"), every_ms, Manner::Dawdles)?)
             }
             Kind::CrashLoop { whom, times, within_ms, unsynced } => {
                 let number = self.standing(whom)?;

@@ -4,7 +4,7 @@ use super::{Kind, Mood, Trouble, Unsynced, Whom};
 use crate::chance::Chance;
 
 /// The names of all kinds that can be drawn, in the order of [`one`].
-pub const NAMES: [&str; 31] = [
+pub const NAMES: [&str; 33] = [
     "kill",
     "power-cut",
     "cut-commit",
@@ -36,6 +36,8 @@ pub const NAMES: [&str; 31] = [
     "key-flood",
     "clock-runaway",
     "crash-loop",
+    "hang-ups",
+    "dawdlers",
 ];
 
 /// The bound on the rate error of a node's clock that quotas count on: ε = 1/1000.
@@ -141,6 +143,10 @@ fn one(name: &str, nodes: u8, upstreams: &[String], chance: &mut Chance) -> Kind
                 Mood::Garbage,
                 Mood::Fails,
                 Mood::Closes,
+                Mood::Truncates,
+                Mood::Doubles,
+                Mood::Interim,
+                Mood::Switches,
             ];
             Kind::Upstream { name: chance.pick(upstreams).clone(), mood: *chance.pick(&moods) }
         }
@@ -151,6 +157,8 @@ fn one(name: &str, nodes: u8, upstreams: &[String], chance: &mut Chance) -> Kind
         "wipe" => Kind::Wipe { whom },
         "hot-key" => Kind::HotKey { every_ms: chance.within(2..=6) },
         "key-flood" => Kind::KeyFlood { every_ms: chance.within(2..=6) },
+        "hang-ups" => Kind::HangUps { every_ms: chance.within(20..=100) },
+        "dawdlers" => Kind::Dawdlers { every_ms: chance.within(20..=200) },
         "clock-runaway" => {
             let most = *chance.pick(&RUNAWAY_PPM_MAX);
             let ppm = i64::try_from(chance.within(2 * PPM_MAX..=most)).expect("small");

@@ -14,7 +14,7 @@ use crate::scene::NODES_MAX;
 const UNSYNCED: [(&str, Unsynced); 3] =
     [("lost", Unsynced::Lost), ("kept", Unsynced::Kept), ("torn", Unsynced::Torn)];
 
-const MOODS: [(&str, Mood); 7] = [
+const MOODS: [(&str, Mood); 11] = [
     ("refuses", Mood::Refuses),
     ("resets", Mood::Resets),
     ("hangs", Mood::Hangs),
@@ -22,6 +22,10 @@ const MOODS: [(&str, Mood); 7] = [
     ("garbage", Mood::Garbage),
     ("fails", Mood::Fails),
     ("closes", Mood::Closes),
+    ("truncates", Mood::Truncates),
+    ("doubles", Mood::Doubles),
+    ("interim", Mood::Interim),
+    ("switches", Mood::Switches),
 ];
 
 /// A clock that runs at half its speed, or as much too fast.
@@ -40,8 +44,10 @@ fn usage(name: &str) -> &'static str {
         "slow-disk" => "WHOM by TIME",
         "clock-rate" | "clock-runaway" => "WHOM by +/-COUNTppm",
         "wall-jump" => "WHOM by +/-TIME",
-        "upstream" => "NAME refuses|resets|hangs|trickles|garbage|fails|closes",
-        "hot-key" | "key-flood" => "every TIME",
+        "upstream" => {
+            "NAME refuses|resets|hangs|trickles|garbage|fails|closes|truncates|doubles|interim|switches"
+        }
+        "hot-key" | "key-flood" | "hang-ups" | "dawdlers" => "every TIME",
         "crash-loop" => "WHOM COUNT times within TIME, lost|kept|torn,",
         "rolling-restart" | "edition" | "join" => "",
         _ => "WHOM",
@@ -113,7 +119,10 @@ impl fmt::Display for Trouble {
                 let (within, unsynced) = (moment::show(*within_ms), word(&UNSYNCED, *unsynced));
                 write!(f, " {whom} {times} times within {within}, {unsynced},")?;
             }
-            Kind::HotKey { every_ms } | Kind::KeyFlood { every_ms } => {
+            Kind::HotKey { every_ms }
+            | Kind::KeyFlood { every_ms }
+            | Kind::HangUps { every_ms }
+            | Kind::Dawdlers { every_ms } => {
                 write!(f, " every {}", moment::show(*every_ms))?;
             }
         }
@@ -274,6 +283,8 @@ impl<'a> Words<'a> {
             "wipe" => Kind::Wipe { whom: self.whom()? },
             "hot-key" => Kind::HotKey { every_ms: self.after("every", Self::time)? },
             "key-flood" => Kind::KeyFlood { every_ms: self.after("every", Self::time)? },
+            "hang-ups" => Kind::HangUps { every_ms: self.after("every", Self::time)? },
+            "dawdlers" => Kind::Dawdlers { every_ms: self.after("every", Self::time)? },
             _ => return None,
         })
     }
