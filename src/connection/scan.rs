@@ -227,13 +227,14 @@ fn check_target(line: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-/// Digits; no leading zero, which some read as octal. None also for what no `u64` holds.
+/// Digits; no leading zero, which some read as octal. None also for what no signed integer holds.
 fn content_length(value: &[u8]) -> Option<u64> {
     let plain = value.iter().all(u8::is_ascii_digit) && (value.len() == 1 || value.first() != Some(&b'0'));
     if !plain {
         return None;
     }
-    std::str::from_utf8(value).ok()?.parse().ok()
+    let length: i64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+    u64::try_from(length).ok()
 }
 
 /// `chunked` once, at the end. Whether the others are known is not decided here.
@@ -373,7 +374,7 @@ mod tests {
             "GET /?\u{e4} HTTP/1.1\r\n".to_owned(),
             "POST / HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 5\r\n".to_owned(),
             "POST / HTTP/1.1\r\ncontent-length: 05\r\n".to_owned(),
-            "POST / HTTP/1.1\r\ncontent-length: 18446744073709551616\r\n".to_owned(),
+            "POST / HTTP/1.1\r\ncontent-length: 9223372036854775808\r\n".to_owned(),
             "POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n".to_owned(),
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n".to_owned(),
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked, chunked\r\n".to_owned(),

@@ -6,7 +6,7 @@
 //! > POST / …\r\n     bytes of the client; lines are joined, and only what is written is sent
 //! ! eof              then the client closes its side
 //! < 200 open         an answer, and whether the connection stays; `close`; `none`: no answer; `head`: it has no body;
-//!                    `cut`: no more than a beginning of the message reaches the upstream
+//!                    `perhaps`: or there is none; `cut`: no more than a beginning of the message reaches the upstream
 //! | GET / HTTP/1.1   what the upstream sees for it: request line, fields, an empty line, the body
 //! ```
 //! In bytes `\r`, `\n`, `\t`, `\0`, `\\`, `\xFF` are one byte each, and `\{300*ab}` is `ab` 300 times.
@@ -21,6 +21,16 @@ pub struct Case {
     pub expected: Vec<Expected>,
 }
 
+impl Case {
+    /// Whether it goes on behind a refusal that was said before all of its body was there: then the connection stays only if
+    /// the rest comes at once.
+    pub fn hangs_on_haste(&self) -> bool {
+        let head = self.sent.windows(4).position(|window| window == b"\r\n\r\n");
+        let has_more = head.is_some_and(|at| at + 4 < self.sent.len());
+        has_more && self.expected.iter().any(|it| !it.closes && it.status.is_some_and(|status| status >= 400))
+    }
+}
+
 /// One answer.
 #[derive(Clone, Debug)]
 pub struct Expected {
@@ -29,6 +39,8 @@ pub struct Expected {
     pub closes: bool,
     pub without_body: bool,
     pub is_cut: bool,
+    /// Perhaps there is none: it depends on how the bytes come.
+    pub may_lack: bool,
     pub message: Option<Message>,
 }
 
@@ -89,14 +101,21 @@ fn answer(text: &str, place: &str) -> Expected {
         Some("none") => None,
         status => Some(status.and_then(|it| it.parse().ok()).unwrap_or_else(|| panic!("{place}: no status"))),
     };
-    let mut expected =
-        Expected { status, closes: status.is_none(), without_body: false, is_cut: false, message: None };
+    let mut expected = Expected {
+        status,
+        closes: status.is_none(),
+        without_body: false,
+        is_cut: false,
+        may_lack: false,
+        message: None,
+    };
     for word in words {
         match word {
             "open" => expected.closes = false,
             "close" => expected.closes = true,
             "head" => expected.without_body = true,
             "cut" => expected.is_cut = true,
+            "perhaps" => expected.may_lack = true,
             _ => panic!("{place}: {word}"),
         }
     }

@@ -32,6 +32,13 @@ impl Client {
         let _ = self.stream.write_all(bytes);
     }
 
+    /// Each piece is a segment of its own.
+    pub fn send_in_pieces(&mut self, bytes: &[u8], piece: usize) {
+        for piece in bytes.chunks(piece) {
+            self.send(piece);
+        }
+    }
+
     pub fn half_close(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
