@@ -4,6 +4,8 @@
 //! listener sends `Drain`.
 
 pub mod pace;
+mod scan;
+mod strict;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,6 +20,7 @@ use cluster::hooks::panic_point;
 use cluster::world::Stream;
 use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
+use http::StatusCode;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -32,6 +35,7 @@ use tracing::{debug, error};
 use crate::journey::{Gateway, answer};
 use crate::upstream::stall::Unstalled;
 use pace::{Late, Pace, Paced, Watch};
+use strict::{StandAside, Strict};
 
 /// A connection that was accepted within the process's budget.
 pub struct Accepted {
@@ -137,15 +141,20 @@ impl Drop for State {
 async fn serve(stream: Box<dyn Stream>, peer: SocketAddr, gateway: Arc<Gateway>, drain: Arc<Drain>) -> End {
     let limits = &gateway.limits;
     let pace = Arc::new(Pace::new(limits.head_timeout, limits.idle_timeout));
-    let stream = Paced::new(Unstalled::new(stream, limits.body_idle_timeout), pace.clone());
+    let aside = StandAside::default();
+    let stream = Unstalled::new(stream, limits.body_idle_timeout);
+    let stream = Paced::new(Strict::new(stream, peer, limits.head_bytes_max, aside.clone()), pace.clone());
     let service = {
         let (gateway, pace) = (gateway.clone(), pace.clone());
         service_fn(move |request: http::Request<Incoming>| {
             pace.request();
-            let (gateway, pace) = (gateway.clone(), pace.clone());
+            let (gateway, pace, aside) = (gateway.clone(), pace.clone(), aside.clone());
             async move {
                 panic_point("connection");
                 let answered = answer(&gateway, peer, request).await;
+                if answered.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    aside.stand();
+                }
                 Ok::<_, Infallible>(answered.map(|body| Watch::new(body, pace)))
             }
         })

@@ -1,7 +1,8 @@
 //! A request as it was received: checked once for everything that could be read in two ways, before any policy sees it.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cluster::world::World;
@@ -91,13 +92,15 @@ impl Received {
         arrival: Arrival,
         body_bytes_max: u64,
     ) -> Result<Self, Refusal> {
+        check_method(&parts)?;
+        check_names(&parts.headers)?;
         let host = host(&parts)?;
         check_path(parts.uri.path()).map_err(|why| Refusal::Malformed { why })?;
         if let Some(plain) = without_needless_codes(&parts.uri) {
             parts.uri = plain;
         }
         check_body(&parts.headers, body_bytes_max)?;
-        if parts.method == Method::CONNECT || parts.headers.contains_key(header::UPGRADE) {
+        if parts.headers.contains_key(header::UPGRADE) {
             return Err(Refusal::NotSupported { what: "CONNECT and Upgrade" });
         }
         Ok(Self(Box::new(Whole { parts, body, host, arrival })))
@@ -146,38 +149,87 @@ impl Received {
     }
 }
 
-/// Exactly one host, from the target in absolute form or the `Host` field.
-fn host(parts: &Parts) -> Result<Box<str>, Refusal> {
-    let mut fields = parts.headers.get_all(header::HOST).iter();
-    let field = match (fields.next(), fields.next()) {
-        (Some(field), None) => field.to_str().ok(),
-        (None, _) if parts.version == Version::HTTP_10 && parts.uri.authority().is_some() => Some(""),
-        (None, _) => return Err(Refusal::Malformed { why: "the Host field is missing" }),
-        (Some(_), Some(_)) => return Err(Refusal::Malformed { why: "there is more than one Host field" }),
-    };
-    let text = match parts.uri.authority() {
-        Some(authority) if authority.as_str().contains('@') => None,
-        Some(authority) => Some(authority.as_str()),
-        None => field,
-    };
-    if let Some(plain) = text.and_then(plain_host) {
-        return Ok(plain.into());
+/// Refuses what an upstream could take for another method, and what would tell a client of fields that we add.
+fn check_method(parts: &Parts) -> Result<(), Refusal> {
+    const WELL_KNOWN: [&str; 9] =
+        ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT"];
+    let method = parts.method.as_str();
+    if WELL_KNOWN.iter().any(|known| known.eq_ignore_ascii_case(method) && *known != method) {
+        return Err(Refusal::Malformed { why: "methods are case-sensitive, and this one is in capitals" });
     }
-    let authority: Option<http::uri::Authority> = text.and_then(|text| text.parse().ok());
-    match authority {
-        Some(authority) if !authority.host().is_empty() && !authority.as_str().contains('@') => {
-            Ok(authority.host().to_ascii_lowercase().into())
-        }
-        _ => Err(Refusal::Malformed { why: "the Host field is not a host" }),
+    match parts.method {
+        Method::CONNECT => Err(Refusal::NotSupported { what: "CONNECT and Upgrade" }),
+        Method::TRACE => Err(Refusal::NotSupported { what: "TRACE" }),
+        Method::OPTIONS if parts.uri == "*" => Err(Refusal::NotSupported { what: "OPTIONS *" }),
+        _ => Ok(()),
     }
 }
 
-/// The host of an authority that needs no second look: lower-case letters, digits, dots and hyphens, and a port perhaps.
-fn plain_host(text: &str) -> Option<&str> {
-    let (host, port) = text.split_once(':').unwrap_or((text, ""));
-    let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-');
-    let is_plain = !host.is_empty() && host.bytes().all(plain);
-    (is_plain && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit())).then_some(host)
+/// Refuses names that an upstream which takes `_` for `-` would read as one that decides how a request is understood, or
+/// that only we may say.
+fn check_names(headers: &HeaderMap) -> Result<(), Refusal> {
+    let deceives = |name: &HeaderName| {
+        name.as_str().contains('_') && {
+            let meant = name.as_str().replace('_', "-");
+            matches!(meant.as_str(), "content-length" | "transfer-encoding" | "x-request-id")
+                || meant.starts_with("x-forwarded-")
+                || meant.starts_with("quorumgate-")
+        }
+    };
+    if headers.keys().any(deceives) {
+        return Err(Refusal::Malformed { why: "a field's name is spelled with an underscore for a hyphen" });
+    }
+    Ok(())
+}
+
+/// Exactly one host, from the target in absolute form or the `Host` field. Both must be hosts; they need not be the same
+/// (RFC 9112 section 3.2.2).
+fn host(parts: &Parts) -> Result<Box<str>, Refusal> {
+    let bad = || Refusal::Malformed { why: "the Host field is not a host" };
+    let mut fields = parts.headers.get_all(header::HOST).iter();
+    let field = match (fields.next(), fields.next()) {
+        (Some(field), None) => Some(field.to_str().ok().and_then(host_in).ok_or_else(bad)?),
+        (None, _) if parts.version == Version::HTTP_10 && parts.uri.authority().is_some() => None,
+        (None, _) => return Err(Refusal::Malformed { why: "the Host field is missing" }),
+        (Some(_), Some(_)) => return Err(Refusal::Malformed { why: "there is more than one Host field" }),
+    };
+    match parts.uri.authority() {
+        Some(_) if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) => {
+            Err(Refusal::Malformed { why: "the target's scheme is not HTTP's" })
+        }
+        Some(authority) => host_in(authority.as_str()).map(Into::into).ok_or_else(bad),
+        None => field.map(Into::into).ok_or_else(bad),
+    }
+}
+
+/// The host of `host[:port]`, in lower case: a name of letters, digits, `.`, `-` and `_`, or an IPv6 address in brackets. What
+/// else RFC 3986 allows in a name no resolver knows, and one reader or another cuts it in two.
+fn host_in(text: &str) -> Option<Cow<'_, str>> {
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => {
+            address.parse::<Ipv6Addr>().ok()?;
+            (&text[..address.len() + 2], port)
+        }
+        None => {
+            let host = text.find(':').map_or(text, |colon| &text[..colon]);
+            let in_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+            if host.is_empty() || !host.bytes().all(in_name) {
+                return None;
+            }
+            (host, &text[host.len()..])
+        }
+    };
+    let port_fits = match port.strip_prefix(':') {
+        Some(digits) => {
+            digits.bytes().all(|b| b.is_ascii_digit()) && (digits.is_empty() || digits.parse::<u16>().is_ok())
+        }
+        None => port.is_empty(),
+    };
+    if !port_fits {
+        return None;
+    }
+    let is_lower = !host.bytes().any(|b| b.is_ascii_uppercase());
+    Some(if is_lower { host.into() } else { host.to_ascii_lowercase().into() })
 }
 
 /// Refuses a path that the router and an upstream could read differently.
@@ -198,8 +250,11 @@ pub fn check_path(path: &str) -> Result<(), &'static str> {
         match digits.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             None => return Err("the path holds a broken percent-encoding"),
             Some(b'/' | b'\\') => return Err("the path holds an encoded slash"),
-            Some(0) => return Err("the path holds an encoded NUL"),
+            Some(0..=0x1f | 0x7f) => return Err("the path holds an encoded control character"),
             Some(b'.') => return Err("the path holds an encoded dot"),
+            Some(lead) if is_overlong(lead, &rest[at + 3..]) => {
+                return Err("the path holds a character that is encoded longer than it may be");
+            }
             Some(_) => rest = &rest[at + 3..],
         }
     }
@@ -212,6 +267,21 @@ pub fn check_path(path: &str) -> Result<(), &'static str> {
         }
     }
     Ok(())
+}
+
+/// Whether `lead` and the encoded byte behind it are UTF-8 for a character that has a shorter one: lenient readers see a
+/// slash or a dot there (RFC 3629 section 10).
+fn is_overlong(lead: u8, rest: &[u8]) -> bool {
+    let next = match rest {
+        [b'%', high, low, ..] => {
+            std::str::from_utf8(&[*high, *low]).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok())
+        }
+        _ => None,
+    };
+    matches!(
+        (lead, next),
+        (0xc0 | 0xc1, Some(0x80..=0xbf)) | (0xe0, Some(0x80..=0x9f)) | (0xf0, Some(0x80..=0x8f))
+    )
 }
 
 /// The target with every percent-encoding undone that stands for a letter, a digit, `-`, `_` or `~`: such paths are the same
@@ -319,6 +389,12 @@ mod tests {
             "/a\\b",
             "/%2e%2e/b",
             "/%00",
+            "/a%0d%0ab",
+            "/%7F",
+            "/%c0%af",
+            "/%C0%AE%C0%AE/b",
+            "/%e0%80%af",
+            "/%f0%80%80%af",
             "/%4",
             "/%zz",
             "/%+1",
@@ -330,7 +406,9 @@ mod tests {
         for path in ambiguous {
             assert!(check_path(path).is_err(), "{path}");
         }
-        for path in ["/", "/a", "/a/", "/a/b.c/..d", "/a%20b", "/%C3%A4", "/a;b=c/d:e@f"] {
+        for path in
+            ["/", "/a", "/a/", "/a/b.c/..d", "/a%20b", "/%C3%A4", "/%C0", "/%E0%A4%84", "/a;b=c/d:e@f"]
+        {
             assert_eq!(check_path(path), Ok(()), "{path}");
         }
     }
@@ -343,8 +421,16 @@ mod tests {
             check(get().header("host", "a").header("host", "a")),
             Err(Refusal::Malformed { .. })
         ));
-        for bad in ["", "a b", "u@a", "a/b"] {
+        for bad in [
+            "", "a b", "u@a", "a/b", "a,b", "a%2eb", ":80", "a:x", "a:65536", "a:80:80", "[::1", "[a]",
+            "::1", "[::1]a",
+        ] {
             assert!(check(get().header("host", bad)).is_err(), "{bad}");
+        }
+        for (good, host) in
+            [("a:", "a"), ("a_b.c-d:65535", "a_b.c-d"), ("192.0.2.1", "192.0.2.1"), ("[::FFFF]:", "[::ffff]")]
+        {
+            assert_eq!(check(get().header("host", good)).expect("one host").host(), host);
         }
         assert_eq!(check(get().header("host", "API.Example:8080")).expect("one host").host(), "api.example");
         assert_eq!(check(get().header("host", "[::1]:8080")).expect("one host").host(), "[::1]");
@@ -355,6 +441,47 @@ mod tests {
         let received =
             check(http::Request::get("http://Target/a").header("host", "other")).expect("one reading");
         assert_eq!((received.host(), received.path()), ("target", "/a"));
+        for (target, field) in
+            [("http://target/a", "a b"), ("http://u@target/a", "target"), ("ftp://target/a", "target")]
+        {
+            assert!(check(http::Request::get(target).header("host", field)).is_err(), "{target} {field}");
+        }
+    }
+
+    #[test]
+    fn a_method_is_not_spelled_like_another() {
+        let ask = |method: &str, target: &str| {
+            check(http::Request::builder().method(method).uri(target).header("host", "a"))
+        };
+        for taken in ["GET", "PURGE", "purge", "M-SEARCH"] {
+            assert_eq!(ask(taken, "/").expect("a method").method().as_str(), taken);
+        }
+        for lookalike in ["get", "Post", "oPTIONS"] {
+            assert!(matches!(ask(lookalike, "/"), Err(Refusal::Malformed { .. })), "{lookalike}");
+        }
+        for unsupported in [("TRACE", "/"), ("CONNECT", "a:80")] {
+            assert!(
+                matches!(ask(unsupported.0, unsupported.1), Err(Refusal::NotSupported { .. })),
+                "{unsupported:?}"
+            );
+        }
+        assert!(matches!(ask("OPTIONS", "*"), Err(Refusal::NotSupported { .. })));
+        assert!(matches!(ask("GET", "*"), Err(Refusal::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_name_is_not_spelled_like_one_that_decides() {
+        let with = |name: &str| check(http::Request::get("/").header("host", "a").header(name, "1"));
+        for lookalike in [
+            "content_length",
+            "Transfer_Encoding",
+            "x_forwarded-for",
+            "quorumgate_admitted-ns",
+            "x-request_id",
+        ] {
+            assert!(matches!(with(lookalike), Err(Refusal::Malformed { .. })), "{lookalike}");
+        }
+        assert!(with("my_field").is_ok());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Bodies on their way through: never buffered, each with a deadline for silence.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -25,6 +26,9 @@ pub enum BodyFault {
     /// Nothing came for too long.
     #[error("the sender of the body fell silent")]
     Silent,
+    /// Its chunks are none.
+    #[error("the body's chunks are malformed")]
+    Malformed,
     /// The connection broke.
     #[error("the connection broke inside the body")]
     Broken,
@@ -144,7 +148,11 @@ impl ClientBody {
         };
         self.silence.broken();
         let Some(next) = next else { return Poll::Ready(None) };
-        let Ok(frame) = next else { return Poll::Ready(Some(Err(BodyFault::Broken))) };
+        let frame = match next {
+            Ok(frame) => frame,
+            Err(error) if is_malformed(&error) => return Poll::Ready(Some(Err(BodyFault::Malformed))),
+            Err(_) => return Poll::Ready(Some(Err(BodyFault::Broken))),
+        };
         if let Some(data) = frame.data_ref() {
             match self.left_bytes.checked_sub(data.len() as u64) {
                 Some(left) => self.left_bytes = left,
@@ -153,6 +161,12 @@ impl ClientBody {
         }
         Poll::Ready(Some(Ok(frame)))
     }
+}
+
+/// Whether bytes came that are no chunks, and not too few bytes.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|io| matches!(io.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }
 
 impl Body for ClientBody {

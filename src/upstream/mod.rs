@@ -16,6 +16,7 @@ use config::upstream::Upstream;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
+use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
@@ -118,6 +119,10 @@ impl Outgoing {
             head::stamp(&mut parts.headers, [&spent[0], &spent[1]]);
         }
         let deadline = rule.route.timeout.map(|timeout| (arrival.at + timeout, timeout));
+        if body.size_hint().exact().is_none() {
+            // hyper would send a GET or HEAD without its body, whose length is not known, if it were not told how.
+            parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let end = body.watch_end();
         Ok(Self { rule, place, request: Box::new(Request::from_parts(parts, body)), end, deadline })
     }
@@ -221,6 +226,7 @@ async fn exchange(
                 return Err(lost(match fault {
                     BodyFault::TooLarge { bytes_max } => Refusal::BodyTooLarge { bytes_max },
                     BodyFault::Silent => Refusal::BodyTooSlow,
+                    BodyFault::Malformed => Refusal::Malformed { why: "the body's chunks are malformed" },
                     BodyFault::Broken => Refusal::ClientGone,
                 }));
             }

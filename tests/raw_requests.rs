@@ -1,0 +1,97 @@
+//! Whatever two readers could understand in two ways is refused, and nothing malformed reaches an upstream.
+
+mod raw;
+mod support;
+
+use raw::Bench;
+use raw::case::Case;
+use raw::client::Client;
+use raw::mutation::{Chance, mutated};
+use raw::recorder::Event;
+
+#[test]
+fn every_raw_request_has_its_outcome_and_no_victim_notices() {
+    // given a gateway before an upstream that writes down every byte
+    let mut bench = Bench::start();
+    let corpus = raw::corpus();
+    assert!(corpus.len() >= 150, "{} cases", corpus.len());
+    // when all are sent, then each has the outcome that its text names
+    expect_all(&mut bench, &corpus, |sent| sent.len().max(1));
+}
+
+#[test]
+fn the_outcome_is_the_same_byte_by_byte() {
+    let mut bench = Bench::start();
+    let corpus: Vec<Case> = raw::corpus().into_iter().filter(|case| !case.hangs_on_haste()).collect();
+    expect_all(&mut bench, &corpus, |sent| if sent.len() < 2000 { 1 } else { 500 });
+}
+
+fn expect_all(bench: &mut Bench, corpus: &[Case], piece: impl Fn(&[u8]) -> usize) {
+    let wrong: Vec<String> = corpus
+        .iter()
+        .filter_map(|case| {
+            let wrong = bench.run(case, piece(&case.sent));
+            (!wrong.is_empty()).then(|| format!("{}\n    {}", case.name, wrong.join("\n    ")))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{} of {} went otherwise:\n{}", wrong.len(), corpus.len(), wrong.join("\n"));
+}
+
+#[test]
+fn a_wrong_expectation_is_reported() {
+    // given a request that is plain
+    let mut bench = Bench::start();
+    let sent = b"POST /a HTTP/1.1\r\nhost: api.example\r\ncontent-length: 5\r\n\r\nhello".to_vec();
+    for (expected, complaint) in raw::wrong_expectations() {
+        // when something else is expected of it
+        let case = Case { name: "wrong".to_owned(), sent: sent.clone(), half_close: false, expected };
+        let wrong = bench.run(&case, 1000).join("\n");
+        // then that is said
+        assert!(wrong.contains(complaint), "{complaint:?} is not in {wrong:?}");
+    }
+}
+
+/// Requests that are damaged at once, and how often. They wait for each other's timeouts together.
+const DAMAGED: usize = 32;
+const ROUNDS: u64 = 60;
+
+#[test]
+fn whatever_is_damaged_each_message_at_the_upstream_is_plain_and_answered_once() {
+    let bench = Bench::impatient();
+    let corpus = raw::corpus();
+    let good = b"GET /end HTTP/1.1\r\nhost: api.example\r\nconnection: close\r\n\r\n";
+    for round in 0..ROUNDS {
+        // given requests of the corpus with damages, and a good one behind each
+        let damaged: Vec<Vec<u8>> = (0..DAMAGED)
+            .map(|number| {
+                let mut chance = Chance::new(round * 1000 + number as u64);
+                let (one, other) = (chance.pick(&corpus), chance.pick(&corpus));
+                [mutated(&one.sent, &other.sent, &mut chance).as_slice(), good].concat()
+            })
+            .collect();
+        // when all are sent
+        let answers: Vec<usize> = std::thread::scope(|scope| {
+            let clients: Vec<_> =
+                damaged.iter().map(|bytes| scope.spawn(|| answers(&bench, bytes))).collect();
+            clients.into_iter().map(|client| client.join().expect("no panic")).collect()
+        });
+        // then what the upstream saw are messages, as many as were answered, and perhaps beginnings of some
+        let events = bench.recorder().take();
+        let odd: Vec<_> = events.iter().filter(|event| matches!(event, Event::Odd { .. })).collect();
+        assert!(odd.is_empty(), "round {round}: {odd:?}");
+        let whole = events.iter().filter(|event| matches!(event, Event::Whole(_))).count();
+        let sent =
+            damaged.iter().zip(&answers).map(|(bytes, count)| format!("{count} {}\n", bytes.escape_ascii()));
+        let (sent, answered) = (sent.collect::<String>(), answers.iter().sum::<usize>());
+        assert_eq!(whole, answered, "round {round}, the upstream saw {events:?} of\n{sent}");
+    }
+}
+
+/// How often a client of its own was answered by the upstream.
+fn answers(bench: &Bench, bytes: &[u8]) -> usize {
+    let mut client = Client::connect(bench.gateway());
+    client.send(bytes);
+    let answers = client.rest().expect("the node closes, soon or late");
+    let good = b" 200 OK\r\n";
+    answers.windows(good.len()).filter(|window| window == good).count()
+}
