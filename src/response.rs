@@ -23,8 +23,9 @@ use crate::fields;
 use crate::journey::received::{RequestId, X_REQUEST_ID};
 use crate::quota::{QuotaRule, Standing};
 use crate::refusal::Refusal;
-use crate::upstream::Reply;
 use crate::upstream::body::{BodyFault, UpstreamBody};
+use crate::upstream::tunnel::Tunnel;
+use crate::upstream::{Content, Reply};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -43,6 +44,18 @@ pub enum AnswerBody {
     Upstream(UpstreamBody),
     /// Our own; none: empty, or sent.
     Ours(Option<Bytes>),
+    /// None: HTTP ends here. The connection takes the tunnel, and drives it.
+    Tunnel(Option<Box<Tunnel>>),
+}
+
+impl AnswerBody {
+    /// The tunnel that this answer begins.
+    pub fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        match self {
+            Self::Tunnel(tunnel) => tunnel.take(),
+            Self::Upstream(_) | Self::Ours(_) => None,
+        }
+    }
 }
 
 impl Body for AnswerBody {
@@ -56,6 +69,7 @@ impl Body for AnswerBody {
         match self.get_mut() {
             Self::Upstream(body) => Pin::new(body).poll_frame(cx),
             Self::Ours(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Tunnel(_) => Poll::Ready(None),
         }
     }
 
@@ -63,6 +77,7 @@ impl Body for AnswerBody {
         match self {
             Self::Upstream(body) => body.is_end_stream(),
             Self::Ours(bytes) => bytes.is_none(),
+            Self::Tunnel(_) => true,
         }
     }
 
@@ -70,13 +85,17 @@ impl Body for AnswerBody {
         match self {
             Self::Upstream(body) => body.size_hint(),
             Self::Ours(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }
 
 /// An upstream's reply as the client gets it.
 pub fn reply(id: RequestId, standings: &[Standing], reply: Reply) -> Response<AnswerBody> {
-    let mut response = reply.response.map(AnswerBody::Upstream);
+    let mut response = reply.response.map(|content| match content {
+        Content::Body(body) => AnswerBody::Upstream(body),
+        Content::Tunnel(tunnel) => AnswerBody::Tunnel(Some(tunnel)),
+    });
     mark(response.headers_mut(), id, standings);
     response
 }

@@ -162,6 +162,11 @@ fn upstream() -> Value {
         ),
         ("body_idle_timeout", duration(), "Longest silence inside a body; without it, 30s."),
         ("idle_timeout", duration(), "An unused connection is closed after this; without it, 60s."),
+        (
+            "tunnel_idle_timeout",
+            duration(),
+            "A connection that has switched protocols is closed after so much silence; without it, 5m.",
+        ),
         ("connections_max", integer(1, 65_536), "At once, on each data-plane thread; without it, 256."),
     ];
     object(&["endpoints"], fields)
@@ -362,6 +367,11 @@ fn route() -> Value {
             "Whether the matched prefix is cut off before forwarding; only with a prefix.",
         ),
         ("rewrite", object(&[], rewrite), "What an upstream sees instead."),
+        (
+            "upgrades",
+            texts(),
+            "Protocols that a client may switch to, such as `websocket`; without it, none.",
+        ),
         ("headers", object(&[], headers), "Header fields that are changed."),
     ];
     let mut route = object(&["name", "match", "access"], fields);

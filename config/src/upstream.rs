@@ -30,6 +30,9 @@ pub struct Upstream {
     pub body_idle_timeout: Duration,
     /// An unused connection is closed after this.
     pub idle_timeout: Duration,
+    /// A connection that has switched protocols is closed when nothing came from either side for this long.
+    #[serde(default = "tunnel_idle_timeout", skip_serializing_if = "is_tunnel_idle_timeout")]
+    pub tunnel_idle_timeout: Duration,
     /// Connections at once, on each data-plane thread.
     pub connections_max: u32,
 }
@@ -39,7 +42,7 @@ impl Upstream {
     pub const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
 
     /// An upstream with the defaults of a document: 1 s to connect, 10 s for a response's head, 30 s of silence,
-    /// unused connections kept for 60 s, 256 connections.
+    /// unused connections kept for 60 s, silent tunnels for 5 min, 256 connections.
     pub fn of(name: UpstreamName, endpoints: Vec<Endpoint>) -> Self {
         Self {
             name,
@@ -48,7 +51,16 @@ impl Upstream {
             response_timeout: Duration::from_secs(10),
             body_idle_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
+            tunnel_idle_timeout: tunnel_idle_timeout(),
             connections_max: 256,
         }
     }
+}
+
+fn tunnel_idle_timeout() -> Duration {
+    Duration::from_secs(300)
+}
+
+fn is_tunnel_idle_timeout(timeout: &Duration) -> bool {
+    *timeout == tunnel_idle_timeout()
 }

@@ -482,6 +482,18 @@ const ACTIONS: &[(&str, &str)] = &[
         "match: {path: /r}, access: public, respond: {status: 200}, headers: {request: {remove: [a]}}",
         "routes[0].headers.request: found `request` beside `respond`",
     ),
+    (
+        "match: {path: /r}, access: public, respond: {status: 200}, upgrades: [websocket]",
+        "routes[0].upgrades: found `upgrades` beside `respond`",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, upgrades: [h2c]",
+        "routes[0].upgrades[0]: found \"h2c\", wanted a protocol that carries no HTTP requests, such as websocket",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, upgrades: [\"web socket\"]",
+        "wanted a protocol, such as websocket",
+    ),
     ("match: {path: /r}, access: public, respond: {status: 199}", "a whole number from 200 to 599"),
     (
         "match: {path: /r}, access: public, respond: {status: 204, body: a}",

@@ -97,8 +97,8 @@ impl Received {
             parts.uri = plain;
         }
         check_body(&parts.headers, body_bytes_max)?;
-        if parts.method == Method::CONNECT || parts.headers.contains_key(header::UPGRADE) {
-            return Err(Refusal::NotSupported { what: "CONNECT and Upgrade" });
+        if parts.method == Method::CONNECT {
+            return Err(Refusal::NotSupported { what: "CONNECT" });
         }
         Ok(Self(Box::new(Whole { parts, body, host, arrival })))
     }
@@ -371,8 +371,10 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_not_supported_yet() {
+    fn connect_is_not_supported_and_an_upgrade_is_an_offer() {
+        let connect = http::Request::builder().method("CONNECT").uri("/a").header("host", "a");
+        assert!(matches!(check(connect), Err(Refusal::NotSupported { .. })));
         let upgrade = http::Request::get("/a").header("host", "a").header("upgrade", "websocket");
-        assert!(matches!(check(upgrade), Err(Refusal::NotSupported { .. })));
+        assert!(check(upgrade).is_ok());
     }
 }

@@ -38,6 +38,8 @@ use crate::telemetry::Telemetry;
 use crate::upstream::pool::Pool;
 use crate::world::small::Small;
 
+mod upgrades;
+
 /// What an upstream does with a request: the number of its connection and of the request on it.
 type Script = fn(connection: usize, request: usize) -> Act;
 
@@ -45,6 +47,8 @@ type Script = fn(connection: usize, request: usize) -> Act;
 enum Act {
     Say(&'static str),
     SayAfter(Duration, &'static str),
+    /// Says this, then whatever it hears.
+    Echo(&'static str),
     HangUp,
 }
 
@@ -91,6 +95,14 @@ async fn upstream(
                 sleep(wait).await;
                 text
             }
+            Act::Echo(head) => {
+                let (mut hears, mut says) = tokio::io::split(stream);
+                if says.write_all(head.as_bytes()).await.is_ok() {
+                    // A gateway that is gone ends it.
+                    let _ = tokio::io::copy(&mut hears, &mut says).await;
+                }
+                return;
+            }
             Act::HangUp => return,
         };
         if stream.write_all(said.as_bytes()).await.is_err() {
@@ -133,13 +145,12 @@ impl Routes for OneRoute {
 
 fn rule(port: u16) -> Arc<RouteRule> {
     let upstream = Upstream {
-        name: UpstreamName::parse("echo").expect("a good name"),
-        endpoints: vec![Endpoint { host: "echo.test".into(), port }],
-        connect_timeout: Duration::from_secs(1),
-        response_timeout: Duration::from_secs(10),
         body_idle_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(60),
         connections_max: 2,
+        ..Upstream::of(
+            UpstreamName::parse("echo").expect("a good name"),
+            vec![Endpoint { host: "echo.test".into(), port }],
+        )
     };
     let route = Route {
         name: RouteName::parse("v1").expect("a good name"),
@@ -151,6 +162,7 @@ fn rule(port: u16) -> Arc<RouteRule> {
         timeout: None,
         strip_prefix: true,
         rewrite: None,
+        upgrades: vec!["websocket".into()],
         headers: Headers::default(),
     };
     Arc::new(RouteRule {
@@ -211,6 +223,7 @@ struct Client {
     actor: ActorRef<Msg>,
     net: Arc<TestNet>,
     telemetry: Telemetry,
+    gateway: Arc<Gateway>,
 }
 
 impl Client {
@@ -226,12 +239,21 @@ impl Client {
         let net = Arc::new(TestNet { script, connections: AtomicUsize::new(0), seen: Arc::default() });
         let telemetry = Telemetry::new();
         let gateway = gateway(net.clone(), rule, &telemetry);
+        Self::of(gateway, net, telemetry).await
+    }
+
+    /// Another client of the same gateway.
+    async fn another(&self) -> Self {
+        Self::of(self.gateway.clone(), self.net.clone(), self.telemetry.clone()).await
+    }
+
+    async fn of(gateway: Arc<Gateway>, net: Arc<TestNet>, telemetry: Telemetry) -> Self {
         let (stream, theirs) = tokio::io::duplex(1 << 16);
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one is free");
         let peer = ([192, 0, 2, 9], 4000).into();
-        let accepted = Accepted { stream: Box::new(theirs), peer, gateway, permit };
+        let accepted = Accepted { stream: Box::new(theirs), peer, gateway: gateway.clone(), permit };
         let (actor, _) = Actor::spawn(None, ConnectionActor, accepted).await.expect("the actor starts");
-        Self { stream, actor, net, telemetry }
+        Self { stream, actor, net, telemetry, gateway }
     }
 
     async fn send(&mut self, text: &str) {

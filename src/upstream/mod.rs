@@ -8,6 +8,10 @@ pub mod head;
 pub mod pool;
 /// Writes with a deadline.
 pub mod stall;
+/// Connections that have switched protocols.
+pub mod tunnel;
+/// Which protocol a client may switch to.
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +21,14 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use body::{BodyFault, ClientBody, RequestEnd, UpstreamBody};
 use pool::{Lease, Pool};
+use tunnel::{Origin, Tunnel};
 
 use crate::journey::evidence::{Aimed, RouteRule};
+use crate::journey::received::Arrival;
 use crate::refusal::Refusal;
 use crate::router::paths;
 
@@ -30,9 +36,22 @@ use crate::router::paths;
 #[derive(Debug)]
 pub struct Reply {
     /// Without fields that concern the connection.
-    pub response: Response<UpstreamBody>,
+    pub response: Response<Content>,
     /// From the first attempt until the response's head.
     pub waited: Duration,
+}
+
+/// What follows the head of an upstream's answer.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and a box would cost each request an allocation"
+)]
+pub enum Content {
+    /// Its body.
+    Body(UpstreamBody),
+    /// Another protocol.
+    Tunnel(Box<Tunnel>),
 }
 
 /// Why an exchange yielded no head, and the request if it was never written.
@@ -52,7 +71,7 @@ struct Lost {
 /// One of [`Refusal`]'s variants about upstreams, bodies, or overload.
 pub async fn forward(pool: &Pool, outgoing: Outgoing) -> Result<Reply, Refusal> {
     let begin = Instant::now();
-    let Outgoing { rule, place, request, mut end, deadline } = outgoing;
+    let Outgoing { rule, place, request, mut end, deadline, arrival, upgrade } = outgoing;
     let upstream = &rule.upstreams[place];
     let host = rule.host.as_ref();
     // What is rare is boxed: every request would carry its size.
@@ -74,7 +93,11 @@ pub async fn forward(pool: &Pool, outgoing: Outgoing) -> Result<Reply, Refusal> 
             Box::pin(again).await?
         }
     };
-    reply(upstream, response, lease, end, begin)
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let origin = Origin::of(&arrival, &rule.route.name, &upstream.name);
+        return Box::pin(switch(upstream, response, lease, upgrade, origin, begin)).await;
+    }
+    Ok(reply(upstream, response, lease, end, begin))
 }
 
 /// An admitted request as it goes to its upstream.
@@ -86,6 +109,9 @@ pub struct Outgoing {
     end: RequestEnd,
     /// The route's, and how long it was from the request's arrival.
     deadline: Option<(Instant, Duration)>,
+    arrival: Arrival,
+    /// The protocol that it asks for.
+    upgrade: Option<HeaderValue>,
 }
 
 /// What to do if an idle connection turns out to be closed.
@@ -108,18 +134,23 @@ impl Outgoing {
         let (admitted, place) = aimed.into_parts();
         let rule = admitted.rule().clone();
         let (mut parts, mut body, arrival, spent) = admitted.into_parts();
+        let upgrade = upgrade::asked(&parts, !body.is_empty(), &rule.route.upgrades);
         head::prepare(&mut parts, &arrival, rule.route.prefix_to_strip());
         let new_path = rule.route.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
         if let Some(new) = new_path {
             head::replace_path(&mut parts.uri, |path| paths::renewed(new, &rule.route.matches.path, path))?;
         }
         rule.request_edits().apply(&mut parts.headers);
+        if let Some(protocol) = upgrade.clone() {
+            upgrade::write(&mut parts.headers, protocol);
+        }
         if stamp {
             head::stamp(&mut parts.headers, [&spent[0], &spent[1]]);
         }
         let deadline = rule.route.timeout.map(|timeout| (arrival.at + timeout, timeout));
         let end = body.watch_end();
-        Ok(Self { rule, place, request: Box::new(Request::from_parts(parts, body)), end, deadline })
+        let request = Box::new(Request::from_parts(parts, body));
+        Ok(Self { rule, place, request, end, deadline, arrival, upgrade })
     }
 }
 
@@ -159,16 +190,41 @@ fn reply(
     lease: Lease,
     end: RequestEnd,
     begin: Instant,
-) -> Result<Reply, Refusal> {
+) -> Reply {
     let (mut parts, incoming) = response.into_parts();
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        let why = "switched protocols without being asked".to_owned();
-        return Err(Refusal::UpstreamBroken { upstream: upstream.name.clone(), why });
-    }
     head::strip_hop_by_hop(&mut parts.headers);
     head::add_via(&mut parts.headers);
     let body = UpstreamBody::new(incoming, upstream.body_idle_timeout, lease, end);
-    Ok(Reply { response: Response::from_parts(parts, body), waited: begin.elapsed() })
+    Reply { response: Response::from_parts(parts, Content::Body(body)), waited: begin.elapsed() }
+}
+
+/// The head that agrees to another protocol. Its connection leaves HTTP, and the pool.
+///
+/// - `asked`: the protocol that the upstream was asked for.
+async fn switch(
+    upstream: &Upstream,
+    mut response: Response<Incoming>,
+    lease: Lease,
+    asked: Option<HeaderValue>,
+    origin: Origin,
+    begin: Instant,
+) -> Result<Reply, Refusal> {
+    let broken = |why: String| Refusal::UpstreamBroken { upstream: upstream.name.clone(), why };
+    let Some(protocol) = asked.filter(|asked| upgrade::agrees(response.headers(), asked)) else {
+        return Err(broken("switched to a protocol that it was not asked for".to_owned()));
+    };
+    let stream = match timeout(upstream.connect_timeout, hyper::upgrade::on(&mut response)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(broken(error.to_string())),
+        Err(_) => return Err(broken("its connection did not leave HTTP in time".to_owned())),
+    };
+    let (mut parts, _) = response.into_parts();
+    head::strip_hop_by_hop(&mut parts.headers);
+    head::add_via(&mut parts.headers);
+    upgrade::write(&mut parts.headers, protocol);
+    let tunnel = Tunnel::new(stream, lease, upstream.tunnel_idle_timeout, origin);
+    let response = Response::from_parts(parts, Content::Tunnel(Box::new(tunnel)));
+    Ok(Reply { response, waited: begin.elapsed() })
 }
 
 /// The route's deadline over a step before the request is sent.

@@ -243,7 +243,7 @@ impl Pool {
         let (sender, connection) =
             http1::handshake(stream).await.map_err(|error| format!("{host}:{port}: {error}"))?;
         // The exchange learns of its failure through the sender; an idle connection's end needs no word.
-        let task = tokio::spawn(async move { drop(connection.await) }).abort_handle();
+        let task = tokio::spawn(async move { drop(connection.with_upgrades().await) }).abort_handle();
         Ok(Link { sender, task })
     }
 }

@@ -14,6 +14,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>, name: &UpstreamName) -> O
         "response_timeout",
         "body_idle_timeout",
         "idle_timeout",
+        "tunnel_idle_timeout",
         "connections_max",
     ];
     let mut fields = spot.fields(notes, &known)?;
@@ -33,6 +34,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>, name: &UpstreamName) -> O
     let response_timeout = time(notes, "response_timeout", default.response_timeout);
     let body_idle_timeout = time(notes, "body_idle_timeout", default.body_idle_timeout);
     let idle_timeout = time(notes, "idle_timeout", default.idle_timeout);
+    let tunnel_idle_timeout = time(notes, "tunnel_idle_timeout", default.tunnel_idle_timeout);
     let connections_max = fields.or(notes, "connections_max", default.connections_max, |notes, spot| {
         spot.integer(notes, 1..=65_536).and_then(|count| u32::try_from(count).ok())
     });
@@ -43,6 +45,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>, name: &UpstreamName) -> O
         response_timeout,
         body_idle_timeout,
         idle_timeout,
+        tunnel_idle_timeout,
         connections_max,
     })
 }
