@@ -26,6 +26,8 @@ pub mod response;
 pub mod router;
 /// Answered in, figures out.
 pub mod telemetry;
+/// Raw streams in, streams with a proven far end out.
+pub mod tls;
 /// Admitted in, reply out.
 pub mod upstream;
 

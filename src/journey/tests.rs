@@ -38,6 +38,7 @@ use crate::telemetry::Telemetry;
 use crate::upstream::pool::Pool;
 use crate::world::small::Small;
 
+mod http2;
 mod upgrades;
 
 /// What an upstream does with a request: the number of its connection and of the request on it.
@@ -185,7 +186,7 @@ pub(crate) fn quiet_gateway(telemetry: &Telemetry) -> Arc<Gateway> {
     gateway(Arc::new(net), rule(80), telemetry)
 }
 
-fn gateway(net: Arc<TestNet>, rule: Arc<RouteRule>, telemetry: &Telemetry) -> Arc<Gateway> {
+fn gateway(net: Arc<dyn Net>, rule: Arc<RouteRule>, telemetry: &Telemetry) -> Arc<Gateway> {
     let world = World { net, ..Small::new().world() };
     let limits = Limits {
         connections_max: 10,
@@ -207,7 +208,7 @@ fn gateway(net: Arc<TestNet>, rule: Arc<RouteRule>, telemetry: &Telemetry) -> Ar
         freshness: Arc::new(Freshness::new(world.clone(), Box::new(|| Some(BootNs(u64::MAX))))),
         tokens: Tokens::new(10),
         keeper: Keeper::new(world.clone(), Arc::new(Nobody), views, pushes, &limits),
-        pool: Pool::new(world.clone()),
+        pool: Pool::new(world.clone(), "/keys".into()),
         recorder: telemetry.recorder(),
         warnings: Default::default(),
         ids: RequestIds::new(&world),

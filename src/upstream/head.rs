@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::{PathAndQuery, Uri};
-use http::{Method, Version};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{Method, Request, Version};
 
 use config::upstream::Endpoint;
 use smallvec::SmallVec;
@@ -131,11 +131,25 @@ pub fn replace_path(uri: &mut Uri, new: impl FnOnce(&str) -> String) -> Result<(
 }
 
 /// What `Host` says to an endpoint; none: its name is no field value.
-pub fn host_of(endpoint: &Endpoint) -> Option<HeaderValue> {
+pub fn host_of(endpoint: &Endpoint, secured: bool) -> Option<HeaderValue> {
     let host = &endpoint.host;
     let literal = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    let text = if endpoint.port == 80 { literal } else { format!("{literal}:{}", endpoint.port) };
+    let usual = if secured { 443 } else { 80 };
+    let text = if endpoint.port == usual { literal } else { format!("{literal}:{}", endpoint.port) };
     HeaderValue::try_from(text).ok()
+}
+
+/// Makes a head in origin form one of HTTP/2, whose target has all that HTTP/1.1 says in `Host`.
+///
+/// - `host`: in place of the `Host` field.
+pub fn speak_http2<B>(request: &mut Request<B>, host: &HeaderValue, secured: bool) -> Option<()> {
+    request.headers_mut().remove(header::HOST);
+    *request.version_mut() = Version::HTTP_2;
+    let mut target = std::mem::take(request.uri_mut()).into_parts();
+    target.scheme = Some(if secured { Scheme::HTTPS } else { Scheme::HTTP });
+    target.authority = Some(Authority::try_from(host.as_bytes()).ok()?);
+    *request.uri_mut() = Uri::from_parts(target).ok()?;
+    Some(())
 }
 
 /// Tells a recording upstream when the request was admitted, and which buckets paid:
@@ -241,8 +255,14 @@ mod tests {
 
     #[test]
     fn the_host_is_the_endpoint() {
-        for (host, port, wanted) in [("a", 80, "a"), ("a", 81, "a:81"), ("::1", 81, "[::1]:81")] {
-            let host = host_of(&Endpoint { host: host.into(), port }).expect("a field value");
+        for (host, port, secured, wanted) in [
+            ("a", 80, false, "a"),
+            ("a", 81, false, "a:81"),
+            ("::1", 81, false, "[::1]:81"),
+            ("a", 443, true, "a"),
+            ("a", 80, true, "a:80"),
+        ] {
+            let host = host_of(&Endpoint { host: host.into(), port }, secured).expect("a field value");
             assert_eq!(host, wanted);
         }
     }

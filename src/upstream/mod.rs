@@ -6,6 +6,8 @@ pub mod body;
 pub mod head;
 /// Connections.
 pub mod pool;
+/// Connections that serve many requests at once.
+mod shared;
 /// Writes with a deadline.
 pub mod stall;
 /// Connections that have switched protocols.
@@ -13,13 +15,14 @@ pub mod tunnel;
 /// Which protocol a client may switch to.
 mod upgrade;
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::upstream::Upstream;
+use config::upstream::{Protocol, Upstream};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -192,6 +195,7 @@ fn reply(
     begin: Instant,
 ) -> Reply {
     let (mut parts, incoming) = response.into_parts();
+    parts.version = Version::HTTP_11;
     head::strip_hop_by_hop(&mut parts.headers);
     head::add_via(&mut parts.headers);
     let body = UpstreamBody::new(incoming, upstream.body_idle_timeout, lease, end);
@@ -250,11 +254,20 @@ async fn exchange(
     end: &mut RequestEnd,
     deadline: Option<(Instant, Duration)>,
 ) -> Result<(Response<Incoming>, Lease), Lost> {
-    if let Some(host) = host.cloned().or_else(|| lease.host()) {
-        request.headers_mut().insert(header::HOST, host);
+    let host = host.cloned().or_else(|| lease.host());
+    let lost = |refusal| Lost { refusal, unsent: None, ended_early: false };
+    match (lease.speech(), host) {
+        ((Protocol::Http1, _), Some(host)) => {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        ((Protocol::Http1, _), None) => {}
+        ((Protocol::Http2, secured), host) => {
+            let spoken = host.and_then(|host| head::speak_http2(&mut request, &host, secured));
+            spoken.ok_or_else(|| lost(Refusal::Internal { why: "an endpoint that is no authority" }))?;
+        }
     }
     let has_body = !request.body().is_empty();
-    let mut sending = std::pin::pin!(lease.sender().try_send_request(*request));
+    let mut sending = std::pin::pin!(lease.send(*request));
     let waited = async {
         if deadline.is_none() && has_body {
             // Until the request's last byte, silence on either side is bounded by the body's and the stream's deadlines.
@@ -268,7 +281,6 @@ async fn exchange(
         let (at, waited) = deadline.unwrap_or_else(|| (Instant::now() + patience, patience));
         timeout_at(at, &mut sending).await.map_err(|_| waited)
     };
-    let lost = |refusal| Lost { refusal, unsent: None, ended_early: false };
     let name = || upstream.name.clone();
     match waited.await {
         Ok(Ok(response)) => Ok((response, lease)),
@@ -292,21 +304,29 @@ async fn exchange(
     }
 }
 
-/// Whether the other side had closed the connection.
+/// Whether the other side had closed the connection, or says that it has not looked at the request.
 fn is_reset(error: &hyper::Error) -> bool {
-    use std::io::ErrorKind;
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            let kinds = [
-                ErrorKind::ConnectionReset,
-                ErrorKind::BrokenPipe,
-                ErrorKind::UnexpectedEof,
-                ErrorKind::ConnectionAborted,
-            ];
-            return kinds.contains(&io.kind());
+        if let Some(stream) = error.downcast_ref::<h2::Error>() {
+            // A connection that the other side ends says which requests it has seen; those beyond end with its words.
+            let unseen = stream.reason() == Some(h2::Reason::REFUSED_STREAM) || stream.is_go_away();
+            return (unseen && stream.is_remote()) || stream.get_io().is_some_and(is_end);
+        }
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return is_end(io);
         }
         source = error.source();
     }
     false
+}
+
+fn is_end(error: &io::Error) -> bool {
+    let kinds = [
+        ErrorKind::ConnectionReset,
+        ErrorKind::BrokenPipe,
+        ErrorKind::UnexpectedEof,
+        ErrorKind::ConnectionAborted,
+    ];
+    kinds.contains(&error.kind())
 }
