@@ -12,6 +12,8 @@ pub mod direct;
 pub mod edits;
 /// Field values that are made for each request.
 mod fields;
+/// What gRPC says in HTTP's fields.
+pub mod grpc;
 /// Received in, answered out: the whole gateway as one function.
 pub mod journey;
 /// Socket in, accepted connections out.

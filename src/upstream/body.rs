@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
+use super::head;
 use super::pool::Lease;
 
 /// How a body ended.
@@ -145,6 +146,7 @@ impl ClientBody {
         self.silence.broken();
         let Some(next) = next else { return Poll::Ready(None) };
         let Ok(frame) = next else { return Poll::Ready(Some(Err(BodyFault::Broken))) };
+        let frame = cleaned(frame);
         if let Some(data) = frame.data_ref() {
             match self.left_bytes.checked_sub(data.len() as u64) {
                 Some(left) => self.left_bytes = left,
@@ -183,6 +185,14 @@ impl Body for ClientBody {
     fn size_hint(&self) -> SizeHint {
         self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
+}
+
+/// A trailer holds only what may stand in one.
+fn cleaned(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        head::clean_trailers(trailers);
+    }
+    frame
 }
 
 /// An upstream's body: with a deadline for silence. Its connection goes back to the pool at its end, and is closed if it is
@@ -232,7 +242,7 @@ impl Body for UpstreamBody {
                 if self.incoming.is_end_stream() {
                     self.release();
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(cleaned(frame))))
             }
             Some(Err(_)) => {
                 self.lease = None;

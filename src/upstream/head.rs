@@ -16,15 +16,39 @@ use crate::journey::received::{Arrival, X_REQUEST_ID};
 use crate::refusal::Refusal;
 
 /// Fields that concern one connection (RFC 9110 section 7.6.1), besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 8] = [
+const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHENTICATE,
     header::TE,
-    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+];
+
+/// Fields that say how a message is framed, routed, authorized or cached, and so come too late in a trailer (RFC 9110
+/// section 6.5.1).
+const NO_TRAILERS: [HeaderName; 20] = [
+    header::AGE,
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::DATE,
+    header::EXPECT,
+    header::EXPIRES,
+    header::HOST,
+    header::LOCATION,
+    header::MAX_FORWARDS,
+    header::PROXY_AUTHORIZATION,
+    header::RETRY_AFTER,
+    header::SET_COOKIE,
+    header::TRAILER,
+    header::VARY,
+    header::WWW_AUTHENTICATE,
 ];
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -61,6 +85,20 @@ fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     for name in gone {
         headers.remove(name);
     }
+}
+
+/// Removes from a trailer what may not stand in one, and what only the gateway says.
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    remove(trailers, |name| {
+        let ours = [OUR_PREFIX, "x-forwarded-"].iter().any(|prefix| name.as_str().starts_with(prefix));
+        ours || *name == X_REQUEST_ID || NO_TRAILERS.contains(name) || HOP_BY_HOP.contains(name)
+    });
+}
+
+/// Whether a request's sender reads trailers.
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(header::TE).iter().filter_map(|field| field.to_str().ok());
+    codings.flat_map(|field| field.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
 /// Appends us to `Via`.
@@ -224,6 +262,20 @@ mod tests {
             assert!(!headers.contains_key(gone), "{gone}");
         }
         assert_eq!(headers["x-public"], "2");
+    }
+
+    #[test]
+    fn a_trailer_says_nothing_that_a_head_must_say() {
+        let mut trailers = HeaderMap::new();
+        for name in
+            ["grpc-status", "x-sum", "content-length", "authorization", "connection", "quorumgate-charges"]
+        {
+            trailers.insert(name, HeaderValue::from_static("1"));
+        }
+        trailers.insert(X_FORWARDED_FOR, HeaderValue::from_static("1"));
+        clean_trailers(&mut trailers);
+        let names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["grpc-status", "x-sum"]);
     }
 
     #[test]

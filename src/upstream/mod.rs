@@ -30,6 +30,7 @@ use body::{BodyFault, ClientBody, RequestEnd, UpstreamBody};
 use pool::{Lease, Pool};
 use tunnel::{Origin, Tunnel};
 
+use crate::grpc;
 use crate::journey::evidence::{Aimed, RouteRule};
 use crate::journey::received::Arrival;
 use crate::refusal::Refusal;
@@ -110,7 +111,7 @@ pub struct Outgoing {
     place: usize,
     request: Box<Request<ClientBody>>,
     end: RequestEnd,
-    /// The route's, and how long it was from the request's arrival.
+    /// The route's, or a call's that comes sooner, and how long it was from the request's arrival.
     deadline: Option<(Instant, Duration)>,
     arrival: Arrival,
     /// The protocol that it asks for.
@@ -137,6 +138,10 @@ impl Outgoing {
         let (admitted, place) = aimed.into_parts();
         let rule = admitted.rule().clone();
         let (mut parts, mut body, arrival, spent) = admitted.into_parts();
+        let upstream = &rule.upstreams[place];
+        let takes_trailers = upstream.protocol == Protocol::Http2 && head::takes_trailers(&parts.headers);
+        let patience = rule.route.timeout.unwrap_or(upstream.response_timeout);
+        let sooner = grpc::timeout(&parts.headers).filter(|timeout| *timeout < patience);
         let upgrade = upgrade::asked(&parts, !body.is_empty(), &rule.route.upgrades);
         head::prepare(&mut parts, &arrival, rule.route.prefix_to_strip());
         let new_path = rule.route.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
@@ -144,13 +149,16 @@ impl Outgoing {
             head::replace_path(&mut parts.uri, |path| paths::renewed(new, &rule.route.matches.path, path))?;
         }
         rule.request_edits().apply(&mut parts.headers);
+        if takes_trailers {
+            parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
         if let Some(protocol) = upgrade.clone() {
             upgrade::write(&mut parts.headers, protocol);
         }
         if stamp {
             head::stamp(&mut parts.headers, [&spent[0], &spent[1]]);
         }
-        let deadline = rule.route.timeout.map(|timeout| (arrival.at + timeout, timeout));
+        let deadline = sooner.or(rule.route.timeout).map(|timeout| (arrival.at + timeout, timeout));
         let end = body.watch_end();
         let request = Box::new(Request::from_parts(parts, body));
         Ok(Self { rule, place, request, end, deadline, arrival, upgrade })

@@ -20,6 +20,8 @@ enum Act {
     Refuse,
     /// Answers, and takes no more on this connection.
     Goodbye,
+    /// Says a trailer after its body.
+    Trail,
     HangUp,
 }
 
@@ -74,6 +76,9 @@ async fn serve(stream: DuplexStream, script: Script, streams_max: u32, connectio
                     body.send_reset(Reason::INTERNAL_ERROR);
                 });
             }
+            Act::Trail => {
+                tokio::spawn(trail(request, respond, seen.clone()));
+            }
             Act::Refuse => respond.send_reset(Reason::REFUSED_STREAM),
             Act::Goodbye => {
                 tokio::spawn(say(request, respond, Duration::ZERO, "hi", seen.clone()));
@@ -111,6 +116,20 @@ async fn say(
     if let Ok(mut body) = respond.send_response(head, false) {
         let _ = body.send_data(text.into(), true);
     }
+}
+
+/// Says back the request's trailer, and fields that may not stand in one.
+async fn trail(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, seen: Arc<Seen>) {
+    let mut incoming = request.into_body();
+    while let Some(Ok(_)) = incoming.data().await {}
+    let mut trailers = incoming.trailers().await.ok().flatten().unwrap_or_default();
+    seen.requests.lock().push(format!("{trailers:?}"));
+    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+    trailers.insert("set-cookie", http::HeaderValue::from_static("a=b"));
+    let head = Response::builder().header("trailer", "x-sum, grpc-status, set-cookie").body(());
+    let mut body = respond.send_response(head.expect("a head"), false).expect("it is open");
+    body.send_data("hi".into(), false).expect("it is open");
+    body.send_trailers(trailers).expect("it is open");
 }
 
 impl Client {
@@ -266,4 +285,49 @@ async fn an_upstream_of_http2_that_is_slow_is_a_504() {
     let (head, _) = client.ask(GET).await;
     assert!(head.starts_with("http/1.1 504"), "{head}");
     assert_eq!((begin.elapsed().as_secs(), count(&seen)), (10, (1, 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn trailers_pass_both_ways_without_what_may_not_stand_in_them() {
+    let (mut client, seen) = Client::of_http2(|_, _| Act::Trail, 100, 2).await;
+    let head = "POST /v1 HTTP/1.1\r\nhost: h\r\nte: trailers\r\nconnection: te\r\ntrailer: x-sum\r\n";
+    let body = "transfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 7\r\nauthorization: x\r\n\r\n";
+    client.send(&format!("{head}{body}")).await;
+    let head = read_head(&mut client.stream).await.expect("a head");
+    assert!(head.contains("transfer-encoding: chunked") && head.contains("trailer: "), "{head}");
+    let body = read_head(&mut client.stream).await.expect("a body and a trailer");
+    assert!(body.starts_with("2\r\nhi\r\n0\r\n"), "{body}");
+    assert!(body.contains("x-sum: 7\r\n") && body.contains("grpc-status: 0\r\n"), "{body}");
+    assert!(!body.contains("set-cookie"), "{body}");
+    let requests = seen.requests.lock().clone();
+    assert!(requests[0].contains("\"te\": \"trailers\""), "{}", requests[0]);
+    assert_eq!(requests[1], "{\"x-sum\": \"7\"}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_refused_as_one_and_ends_at_its_own_time() {
+    let (mut client, seen) = Client::of_http2(|_, _| Act::SayAfter(WEEK, "hi"), 100, 2).await;
+    let call = |path: &str, timeout: &str| {
+        let fields =
+            format!("content-type: application/grpc\r\ngrpc-timeout: {timeout}\r\ncontent-length: 0");
+        format!("POST {path} HTTP/1.1\r\nhost: h\r\n{fields}\r\n\r\n")
+    };
+    // given calls of no route, of less time than the upstream has, and of more
+    for (path, timeout, code, after_ms) in
+        [("/other", "1S", "12", 0), ("/v1", "1500m", "4", 1_500), ("/v1", "1H", "4", 10_000)]
+    {
+        let begin = Instant::now();
+        let (head, body) = client.ask(&call(path, timeout)).await;
+        // then each is told in gRPC's words, and on time
+        assert!(head.starts_with("http/1.1 200") && body.is_empty(), "{head}{body}");
+        assert!(
+            head.contains(&format!("grpc-status: {code}\r\n")) && head.contains("grpc-message: "),
+            "{head}"
+        );
+        assert_eq!(begin.elapsed().as_millis(), after_ms);
+    }
+    // and figures tell what it was
+    let summary = client.telemetry.summary();
+    assert_eq!((summary.answered_2xx, summary.answered_4xx, summary.upstream_failed), (0, 1, 2));
+    assert_eq!(count(&seen).1, 2);
 }
