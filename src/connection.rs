@@ -25,6 +25,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::OwnedSemaphorePermit;
@@ -34,6 +35,7 @@ use tracing::{debug, error};
 
 use crate::journey::{Gateway, answer};
 use crate::upstream::stall::Unstalled;
+use crate::upstream::tunnel::Tunnel;
 use pace::{Late, Pace, Paced, Watch};
 use strict::{StandAside, Strict};
 
@@ -144,16 +146,21 @@ async fn serve(stream: Box<dyn Stream>, peer: SocketAddr, gateway: Arc<Gateway>,
     let aside = StandAside::default();
     let stream = Unstalled::new(stream, limits.body_idle_timeout);
     let stream = Paced::new(Strict::new(stream, peer, limits.head_bytes_max, aside.clone()), pace.clone());
+    let next = Arc::new(Mutex::new(None::<Box<Tunnel>>));
     let service = {
-        let (gateway, pace) = (gateway.clone(), pace.clone());
+        let (gateway, pace, next) = (gateway.clone(), pace.clone(), next.clone());
         service_fn(move |request: http::Request<Incoming>| {
             pace.request();
-            let (gateway, pace, aside) = (gateway.clone(), pace.clone(), aside.clone());
+            let (gateway, pace) = (gateway.clone(), pace.clone());
+            let (aside, next) = (aside.clone(), next.clone());
             async move {
                 panic_point("connection");
-                let answered = answer(&gateway, peer, request).await;
+                let mut answered = answer(&gateway, peer, request).await;
                 if answered.status() == StatusCode::SWITCHING_PROTOCOLS {
                     aside.stand();
+                }
+                if let Some(tunnel) = answered.body_mut().take_tunnel() {
+                    *next.lock() = Some(tunnel);
                 }
                 Ok::<_, Infallible>(answered.map(|body| Watch::new(body, pace)))
             }
@@ -187,6 +194,13 @@ async fn serve(stream: Box<dyn Stream>, peer: SocketAddr, gateway: Arc<Gateway>,
     if let End::Late(Late::Head) = end {
         let stream = connection.into_parts().io.into_inner();
         say_late(stream, limits.body_idle_timeout).await;
+        return end;
+    }
+    let tunnel = next.lock().take();
+    if let (End::Closed, Some(tunnel)) = (&end, tunnel) {
+        // hyper has written its last answer and lets go of the stream.
+        let parts = connection.into_parts();
+        Box::pin(tunnel.run(&gateway.recorder, parts.io.into_inner(), parts.read_buf)).await;
     }
     end
 }

@@ -22,7 +22,7 @@ use cluster::warnings::Warnings;
 use cluster::world::World;
 use config::ids::{RouteName, UpstreamName};
 use config::node::Limits;
-use http::{Method, Response};
+use http::{HeaderValue, Method, Response};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -30,6 +30,7 @@ use tracing::{debug, warn};
 
 use crate::auth::Tokens;
 use crate::direct;
+use crate::grpc;
 use crate::quota::{Keeper, Standings};
 use crate::refusal::{Fault, Refusal};
 use crate::response::{self, AnswerBody};
@@ -124,6 +125,8 @@ pub struct Trail {
     standings: Standings,
     /// Its place among the route's.
     upstream: Option<usize>,
+    /// The content type of a gRPC call.
+    grpc: Option<HeaderValue>,
 }
 
 impl Trail {
@@ -168,7 +171,7 @@ pub async fn answer(
     let (parts, incoming) = request.into_parts();
     let method = parts.method.clone();
     let body = ClientBody::new(incoming, limits.body_bytes_max, limits.body_idle_timeout);
-    let mut trail = Trail::default();
+    let mut trail = Trail { grpc: grpc::content_type(&parts.headers).cloned(), ..Trail::default() };
     let outcome = match Received::check(parts, body, arrival, limits.body_bytes_max) {
         Ok(received) => journey(gateway, received, &mut trail).await,
         Err(refusal) => Err(refusal),
@@ -202,10 +205,15 @@ fn finish(
             if let Refusal::OverQuota { violated, .. } = &refusal {
                 trail.standings.extend(violated.iter().map(|violation| violation.standing.clone()));
             }
-            (response::refuse(arrival.id, method, &trail.standings, &refusal), None, Some(refusal))
+            let response = match trail.grpc.take() {
+                Some(kind) => response::refuse_call(arrival.id, kind, &trail.standings, &refusal),
+                None => response::refuse(arrival.id, method, &trail.standings, &refusal),
+            };
+            (response, None, Some(refusal))
         }
     };
-    let status = response.status().as_u16();
+    // A refused call is a 200 on the wire; figures and logs tell it like any other refusal.
+    let status = refusal.as_ref().map_or(response.status(), response::status).as_u16();
     let total = arrival.at.elapsed();
     let slug = refusal.as_ref().map(Refusal::slug);
     let (route, branch) = (trail.route(), trail.branch());

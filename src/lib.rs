@@ -12,6 +12,8 @@ pub mod direct;
 pub mod edits;
 /// Field values that are made for each request.
 mod fields;
+/// What gRPC says in HTTP's fields.
+pub mod grpc;
 /// Received in, answered out: the whole gateway as one function.
 pub mod journey;
 /// Socket in, accepted connections out.
@@ -26,6 +28,8 @@ pub mod response;
 pub mod router;
 /// Answered in, figures out.
 pub mod telemetry;
+/// Raw streams in, streams with a proven far end out.
+pub mod tls;
 /// Admitted in, reply out.
 pub mod upstream;
 

@@ -20,11 +20,13 @@ use serde_json::json;
 
 use crate::auth::AuthRefusal;
 use crate::fields;
+use crate::grpc::{self, Code};
 use crate::journey::received::{RequestId, X_REQUEST_ID};
 use crate::quota::{QuotaRule, Standing};
 use crate::refusal::Refusal;
-use crate::upstream::Reply;
 use crate::upstream::body::{BodyFault, UpstreamBody};
+use crate::upstream::tunnel::Tunnel;
+use crate::upstream::{Content, Reply};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -43,6 +45,18 @@ pub enum AnswerBody {
     Upstream(UpstreamBody),
     /// Our own; none: empty, or sent.
     Ours(Option<Bytes>),
+    /// None: HTTP ends here. The connection takes the tunnel, and drives it.
+    Tunnel(Option<Box<Tunnel>>),
+}
+
+impl AnswerBody {
+    /// The tunnel that this answer begins.
+    pub fn take_tunnel(&mut self) -> Option<Box<Tunnel>> {
+        match self {
+            Self::Tunnel(tunnel) => tunnel.take(),
+            Self::Upstream(_) | Self::Ours(_) => None,
+        }
+    }
 }
 
 impl Body for AnswerBody {
@@ -56,6 +70,7 @@ impl Body for AnswerBody {
         match self.get_mut() {
             Self::Upstream(body) => Pin::new(body).poll_frame(cx),
             Self::Ours(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Tunnel(_) => Poll::Ready(None),
         }
     }
 
@@ -63,6 +78,7 @@ impl Body for AnswerBody {
         match self {
             Self::Upstream(body) => body.is_end_stream(),
             Self::Ours(bytes) => bytes.is_none(),
+            Self::Tunnel(_) => true,
         }
     }
 
@@ -70,13 +86,17 @@ impl Body for AnswerBody {
         match self {
             Self::Upstream(body) => body.size_hint(),
             Self::Ours(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }
 
 /// An upstream's reply as the client gets it.
 pub fn reply(id: RequestId, standings: &[Standing], reply: Reply) -> Response<AnswerBody> {
-    let mut response = reply.response.map(AnswerBody::Upstream);
+    let mut response = reply.response.map(|content| match content {
+        Content::Body(body) => AnswerBody::Upstream(body),
+        Content::Tunnel(tunnel) => AnswerBody::Tunnel(Some(tunnel)),
+    });
     mark(response.headers_mut(), id, standings);
     response
 }
@@ -138,8 +158,56 @@ pub fn refuse(
     response
 }
 
+/// A refusal as the client of a gRPC call gets it: an answer of trailers alone, which HTTP/2 writes as a head.
+///
+/// - `kind`: the call's content type.
+pub fn refuse_call(
+    id: RequestId,
+    kind: HeaderValue,
+    standings: &[Standing],
+    refusal: &Refusal,
+) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::Ours(None));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, kind);
+    headers.insert(grpc::GRPC_STATUS, HeaderValue::from(code(refusal) as u16));
+    let words = match detail(refusal) {
+        Some(detail) => Cow::from(format!("{}: {detail}", title(refusal))),
+        None => title(refusal).into(),
+    };
+    if let Some(words) = grpc::message(&words) {
+        headers.insert(grpc::GRPC_MESSAGE, words);
+    }
+    explain(headers, refusal);
+    mark(headers, id, standings);
+    response
+}
+
+/// The same for gRPC.
+fn code(refusal: &Refusal) -> Code {
+    match refusal {
+        Refusal::ClientGone => Code::Cancelled,
+        Refusal::BodyTooSlow | Refusal::UpstreamSlow { .. } => Code::DeadlineExceeded,
+        Refusal::Auth(refusal) if refusal.is_forbidden() => Code::PermissionDenied,
+        Refusal::Auth(_) => Code::Unauthenticated,
+        Refusal::BodyTooLarge { .. } | Refusal::OverQuota { .. } | Refusal::TooManyKeys { .. } => {
+            Code::ResourceExhausted
+        }
+        Refusal::NotSupported { .. } | Refusal::NoRoute { .. } | Refusal::MethodNotAllowed { .. } => {
+            Code::Unimplemented
+        }
+        Refusal::NoConfiguration
+        | Refusal::StaleView
+        | Refusal::QuotaUndecided { .. }
+        | Refusal::Overloaded { .. }
+        | Refusal::UpstreamUnreachable { .. }
+        | Refusal::UpstreamBroken { .. } => Code::Unavailable,
+        Refusal::Malformed { .. } | Refusal::Internal { .. } => Code::Internal,
+    }
+}
+
 /// One place, one table.
-fn status(refusal: &Refusal) -> StatusCode {
+pub fn status(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::Malformed { .. } => StatusCode::BAD_REQUEST,
         Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -340,6 +408,40 @@ mod tests {
         assert_eq!(problem["type"], "urn:quorumgate:problem:over-quota");
         assert_eq!(problem["violated-policies"], json!(["per-tenant"]));
         assert_eq!(problem["status"], 429);
+    }
+
+    #[test]
+    fn a_refused_call_is_trailers_alone() {
+        let kind = HeaderValue::from_static("application/grpc+proto");
+        let call = |refusal: &Refusal, standings: &[Standing]| {
+            let response = refuse_call(RequestId(7), kind.clone(), standings, refusal);
+            assert_eq!((response.status().as_u16(), response.body().is_end_stream()), (200, true));
+            assert_eq!(response.headers()["content-type"], "application/grpc+proto");
+            response.into_parts().0.headers
+        };
+        let retry_after = Duration::from_millis(1_200);
+        let limit = Limit { tokens: 1, per_ns: 1, burst: 1 };
+        let standing = standing("per-tenant", limit, 0, 2);
+        let violated = vec![Violation { standing: standing.clone(), retry_after }];
+        let headers = call(&Refusal::OverQuota { violated, retry_after }, &[standing]);
+        assert!(headers["grpc-status"] == "8" && headers["retry-after"] == "2");
+        assert_eq!(headers["grpc-message"], "The quota is used up");
+        assert_eq!(headers["ratelimit"], "\"per-tenant\";r=0;t=2");
+        let upstream = || config::ids::UpstreamName::parse("u").expect("a name");
+        for (refusal, code) in [
+            (Refusal::Auth(AuthRefusal::Missing), "16"),
+            (Refusal::Auth(AuthRefusal::InsufficientScope { needed: Arc::new([]) }), "7"),
+            (Refusal::NoRoute { method: Method::POST, path: "/".into() }, "12"),
+            (Refusal::QuotaUndecided { quotas: vec![], retry_after }, "14"),
+            (Refusal::UpstreamUnreachable { upstream: upstream(), why: "10.0.0.1".into() }, "14"),
+            (Refusal::UpstreamSlow { upstream: upstream(), waited: retry_after }, "4"),
+            (Refusal::Internal { why: "a bug" }, "13"),
+        ] {
+            let headers = call(&refusal, &[]);
+            assert_eq!(headers["grpc-status"], code, "{refusal}");
+            let words = headers["grpc-message"].to_str().expect("text");
+            assert!(!words.contains("10.0.0.1") && !words.contains("bug"), "{words}");
+        }
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub(crate) struct RouteDraft {
     pub timeout: Option<std::time::Duration>,
     pub strip_prefix: bool,
     pub rewrite: Option<Rewrite>,
+    pub upgrades: Vec<String>,
     pub headers: Headers,
 }
 
@@ -106,6 +107,7 @@ impl RouteDraft {
             timeout: self.timeout,
             strip_prefix: self.strip_prefix,
             rewrite: self.rewrite,
+            upgrades: self.upgrades,
             headers: self.headers,
         })
     }
@@ -124,6 +126,7 @@ impl From<&GatewayDocument> for Draft {
             timeout: route.timeout,
             strip_prefix: route.strip_prefix,
             rewrite: route.rewrite.clone(),
+            upgrades: route.upgrades.clone(),
             headers: route.headers.clone(),
         };
         Self {

@@ -195,12 +195,17 @@ pub struct Route {
     /// What the upstream sees in place of the request's own path and host. Only where there is an upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewrite: Option<Rewrite>,
+    /// Protocols that a client may switch to, in lower case; at most 8. Only where there is an upstream.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upgrades: Vec<String>,
     /// Header fields that are changed on the way.
     #[serde(default, skip_serializing_if = "Headers::is_empty")]
     pub headers: Headers,
 }
 
 impl Route {
+    /// The most protocols that a client may switch to.
+    pub const UPGRADES_MAX: usize = 8;
     /// The most quotas that one request is charged to.
     pub const CHARGES_MAX: usize = 8;
     /// What a priority may be.

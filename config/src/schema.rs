@@ -152,8 +152,14 @@ fn limits() -> Value {
 }
 
 fn upstream() -> Value {
+    let tls = [
+        ("ca", text(), "PEM file of the certificates that may sign endpoints'."),
+        ("server_name", text(), "The name in endpoints' certificates; without it, the endpoint's host."),
+        ("certificate", text(), "PEM file of the gateway's own certificate, for endpoints that want one."),
+        ("key", text(), "PEM file of its private key."),
+    ];
     let fields = [
-        ("endpoints", texts(), "Such as `http://10.0.0.1:8080`; requests take turns."),
+        ("endpoints", texts(), "Such as `http://10.0.0.1:8080`, or all with `https`; requests take turns."),
         ("connect_timeout", duration(), "Until a new connection is up; without it, 1s."),
         (
             "response_timeout",
@@ -162,7 +168,15 @@ fn upstream() -> Value {
         ),
         ("body_idle_timeout", duration(), "Longest silence inside a body; without it, 30s."),
         ("idle_timeout", duration(), "An unused connection is closed after this; without it, 60s."),
+        (
+            "tunnel_idle_timeout",
+            duration(),
+            "A connection that has switched protocols is closed after so much silence; without it, 5m.",
+        ),
         ("connections_max", integer(1, 65_536), "At once, on each data-plane thread; without it, 256."),
+        ("protocol", json!({"enum": ["http1", "http2"]}), "What all endpoints speak; without it, `http1`."),
+        ("streams_max", integer(1, 1_000), "Requests at once on one HTTP/2 connection; without it, 100."),
+        ("tls", object(&["ca"], tls), "How endpoints with `https` are known. Files are those of each node."),
     ];
     object(&["endpoints"], fields)
 }
@@ -362,6 +376,11 @@ fn route() -> Value {
             "Whether the matched prefix is cut off before forwarding; only with a prefix.",
         ),
         ("rewrite", object(&[], rewrite), "What an upstream sees instead."),
+        (
+            "upgrades",
+            texts(),
+            "Protocols that a client may switch to, such as `websocket`; without it, none.",
+        ),
         ("headers", object(&[], headers), "Header fields that are changed."),
     ];
     let mut route = object(&["name", "match", "access"], fields);

@@ -145,7 +145,18 @@ fn a_document_of_before_is_written_as_before() {
     // when, then its routes have no key that they did not have, and both forms are one
     let begins = r#""routes":[{"name":"orders","matches":{"path":"/orders","methods":[],"hosts":[]},"upstream":"echo","access":"#;
     assert!(json.contains(begins), "{json}");
-    for key in ["rewrite", "headers", "redirect", "respond", "split"] {
+    for key in [
+        "rewrite",
+        "headers",
+        "redirect",
+        "respond",
+        "split",
+        "upgrades",
+        "tunnel_idle_timeout",
+        "protocol",
+        "streams_max",
+        "tls",
+    ] {
         assert!(!json.contains(&format!("\"{key}\":")), "{json}");
     }
     let long = text.replace("{path: /orders}", "{path: {prefix: /orders}}");

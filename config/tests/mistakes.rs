@@ -482,6 +482,18 @@ const ACTIONS: &[(&str, &str)] = &[
         "match: {path: /r}, access: public, respond: {status: 200}, headers: {request: {remove: [a]}}",
         "routes[0].headers.request: found `request` beside `respond`",
     ),
+    (
+        "match: {path: /r}, access: public, respond: {status: 200}, upgrades: [websocket]",
+        "routes[0].upgrades: found `upgrades` beside `respond`",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, upgrades: [h2c]",
+        "routes[0].upgrades[0]: found \"h2c\", wanted a protocol that carries no HTTP requests, such as websocket",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, upgrades: [\"web socket\"]",
+        "wanted a protocol, such as websocket",
+    ),
     ("match: {path: /r}, access: public, respond: {status: 199}", "a whole number from 200 to 599"),
     (
         "match: {path: /r}, access: public, respond: {status: 204, body: a}",
@@ -554,6 +566,45 @@ fn each_mistake_about_what_becomes_of_requests_is_told() {
         let told = format!("{}\n{}", mistakes[0], mistakes[0].help.as_deref().unwrap_or_default());
         assert!(told.contains(expected), "{expected:?} is not in {told:?}");
         assert!(mistakes[0].line == 4 && mistakes[0].column > 1, "{told}");
+    }
+}
+
+#[test]
+fn each_mistake_about_how_an_upstream_is_spoken_to_is_told() {
+    let good =
+        "endpoints: \"https://a\", protocol: http2, streams_max: 7, tls: {ca: ca.pem, server_name: b.test}";
+    for (upstream, expected) in [
+        (
+            "endpoints: \"https://a\"",
+            "upstreams.u.endpoints: found \"https://a\", wanted `tls: {ca: FILE}` beside",
+        ),
+        (
+            "endpoints: [\"http://a\", \"https://b\"], tls: {ca: c}",
+            "wanted endpoints with https beside `tls`",
+        ),
+        ("endpoints: \"http://a\", tls: {ca: c}", "wanted endpoints with https beside `tls`"),
+        ("endpoints: \"https://a\", tls: {}", "upstreams.u.tls"),
+        (
+            "endpoints: \"https://a\", tls: {ca: c, key: k}",
+            "found one of `certificate` and `key`, wanted both, or none",
+        ),
+        ("endpoints: \"https://a\", tls: {ca: c, server_name: \"b:1\"}", "wanted a name without a port"),
+        ("endpoints: \"http://a\", protocol: http3", "wanted one of http1, http2"),
+        (
+            "endpoints: \"http://a\", streams_max: 7",
+            "found `streams_max` of HTTP/1.1, wanted `protocol: http2` beside it",
+        ),
+        ("endpoints: \"http://a\", protocol: http2, streams_max: 0", "upstreams.u.streams_max: found 0"),
+    ] {
+        let read = |upstream: &str| {
+            let route = "{name: r, match: {path: /}, upstream: u, access: public}";
+            gateway::parse(&format!("upstreams:\n  u: {{{upstream}}}\nroutes: [{route}]\n"))
+        };
+        assert!(read(good).is_ok());
+        let mistakes = errors(read(upstream));
+        assert_eq!(mistakes.len(), 1, "{upstream}: {mistakes:?}");
+        assert!(mistakes[0].to_string().contains(expected), "{expected:?} is not in {}", mistakes[0]);
+        assert!(mistakes[0].line == 2 && mistakes[0].column > 1, "{}", mistakes[0]);
     }
 }
 

@@ -100,9 +100,6 @@ impl Received {
             parts.uri = plain;
         }
         check_body(&parts.headers, body_bytes_max)?;
-        if parts.headers.contains_key(header::UPGRADE) {
-            return Err(Refusal::NotSupported { what: "CONNECT and Upgrade" });
-        }
         Ok(Self(Box::new(Whole { parts, body, host, arrival })))
     }
 
@@ -158,7 +155,7 @@ fn check_method(parts: &Parts) -> Result<(), Refusal> {
         return Err(Refusal::Malformed { why: "methods are case-sensitive, and this one is in capitals" });
     }
     match parts.method {
-        Method::CONNECT => Err(Refusal::NotSupported { what: "CONNECT and Upgrade" }),
+        Method::CONNECT => Err(Refusal::NotSupported { what: "CONNECT" }),
         Method::TRACE => Err(Refusal::NotSupported { what: "TRACE" }),
         Method::OPTIONS if parts.uri == "*" => Err(Refusal::NotSupported { what: "OPTIONS *" }),
         _ => Ok(()),
@@ -498,8 +495,10 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_not_supported_yet() {
+    fn connect_is_not_supported_and_an_upgrade_is_an_offer() {
+        let connect = http::Request::builder().method("CONNECT").uri("/a").header("host", "a");
+        assert!(matches!(check(connect), Err(Refusal::NotSupported { .. })));
         let upgrade = http::Request::get("/a").header("host", "a").header("upgrade", "websocket");
-        assert!(matches!(check(upgrade), Err(Refusal::NotSupported { .. })));
+        assert!(check(upgrade).is_ok());
     }
 }

@@ -75,7 +75,7 @@ async fn work(
         freshness: parts.freshness,
         tokens: parts.tokens,
         keeper: parts.keeper,
-        pool: Pool::new(parts.world.clone()),
+        pool: Pool::new(parts.world.clone(), parts.file.folder.clone()),
         recorder: parts.telemetry.recorder(),
         warnings: Default::default(),
         ids: RequestIds::new(&parts.world),

@@ -40,15 +40,10 @@ pub(in super::super) fn document() -> GatewayDocument {
         fingerprint: Some(secret().fingerprint()),
     };
     GatewayDocument {
-        upstreams: vec![Upstream {
-            name: upstream.clone(),
-            endpoints: vec![Endpoint { host: "127.0.0.1".into(), port: 3000 }],
-            connect_timeout: Duration::from_secs(1),
-            response_timeout: Duration::from_secs(1),
-            body_idle_timeout: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
-            connections_max: 4,
-        }],
+        upstreams: vec![Upstream::of(
+            upstream.clone(),
+            vec![Endpoint { host: "127.0.0.1".into(), port: 3000 }],
+        )],
         issuers: vec![Issuer {
             name: issuer.clone(),
             issuer: "https://id.example".into(),
@@ -76,6 +71,7 @@ pub(in super::super) fn document() -> GatewayDocument {
             timeout: None,
             strip_prefix: false,
             rewrite: None,
+            upgrades: vec![],
             headers: Headers::default(),
         }],
         ..GatewayDocument::default()

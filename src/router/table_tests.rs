@@ -513,6 +513,7 @@ fn all_routes() -> impl Strategy<Value = Vec<Sized>> {
                 timeout: None,
                 strip_prefix: false,
                 rewrite: None,
+                upgrades: vec![],
                 headers: Headers::default(),
             };
             (route, literals, segments)

@@ -35,6 +35,10 @@ pub struct Recorder {
     connections_opened: AtomicU64,
     connections_closed: AtomicU64,
     connections_refused: AtomicU64,
+    tunnels_opened: AtomicU64,
+    tunnels_closed: AtomicU64,
+    tunnel_up_bytes: AtomicU64,
+    tunnel_down_bytes: AtomicU64,
     tally: Mutex<Tally>,
 }
 
@@ -60,6 +64,12 @@ pub(super) struct Tally {
     pub(super) connections_opened: u64,
     pub(super) connections_closed: u64,
     pub(super) connections_refused: u64,
+    pub(super) tunnels_opened: u64,
+    pub(super) tunnels_closed: u64,
+    /// From clients, of tunnels that have ended.
+    pub(super) tunnel_up_bytes: u64,
+    /// From upstreams, likewise.
+    pub(super) tunnel_down_bytes: u64,
     /// Bounded by the document's routes; those of old revisions stay.
     pub(super) routes: BTreeMap<RouteName, Answers>,
     /// Of routes with several upstreams; bounded likewise.
@@ -110,6 +120,10 @@ impl Recorder {
             connections_opened: AtomicU64::new(0),
             connections_closed: AtomicU64::new(0),
             connections_refused: AtomicU64::new(0),
+            tunnels_opened: AtomicU64::new(0),
+            tunnels_closed: AtomicU64::new(0),
+            tunnel_up_bytes: AtomicU64::new(0),
+            tunnel_down_bytes: AtomicU64::new(0),
             tally: Mutex::default(),
         }
     }
@@ -139,6 +153,18 @@ impl Recorder {
         self.connections_refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A client and an upstream have switched protocols.
+    pub fn tunnel_opened(&self) {
+        self.tunnels_opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Their tunnel has ended, after so many bytes from the client and from the upstream.
+    pub fn tunnel_closed(&self, up_bytes: u64, down_bytes: u64) {
+        self.tunnel_up_bytes.fetch_add(up_bytes, Ordering::Relaxed);
+        self.tunnel_down_bytes.fetch_add(down_bytes, Ordering::Relaxed);
+        self.tunnels_closed.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A request was answered.
     pub fn answered(&self, answer: &Answer<'_>) {
         let class = answer.status / 100;
@@ -160,6 +186,10 @@ impl Recorder {
         sum.connections_closed += self.connections_closed.load(Ordering::Relaxed);
         sum.connections_opened += self.connections_opened.load(Ordering::Relaxed);
         sum.connections_refused += self.connections_refused.load(Ordering::Relaxed);
+        sum.tunnels_closed += self.tunnels_closed.load(Ordering::Relaxed);
+        sum.tunnels_opened += self.tunnels_opened.load(Ordering::Relaxed);
+        sum.tunnel_up_bytes += self.tunnel_up_bytes.load(Ordering::Relaxed);
+        sum.tunnel_down_bytes += self.tunnel_down_bytes.load(Ordering::Relaxed);
         let tally = self.tally.lock();
         for (route, answers) in tally.by_route() {
             let sums = sum.answers(route);

@@ -69,6 +69,22 @@ pub(super) fn prometheus(tally: &Tally) -> String {
         "Client connections that were closed at once because there were too many.",
     );
     sample(&mut text, name, &[], tally.connections_refused);
+    let open = tally.tunnels_opened.saturating_sub(tally.tunnels_closed);
+    family(
+        &mut text,
+        "quorumgate_tunnels",
+        "gauge",
+        "Connections that have switched protocols and are open.",
+    );
+    sample(&mut text, "quorumgate_tunnels", &[], open);
+    let name = "quorumgate_tunnels_opened_total";
+    family(&mut text, name, "counter", "Connections that have switched protocols.");
+    sample(&mut text, name, &[], tally.tunnels_opened);
+    let name = "quorumgate_tunnel_bytes_total";
+    family(&mut text, name, "counter", "Bytes that came over tunnels which have ended, by who sent them.");
+    for (from, bytes) in [("client", tally.tunnel_up_bytes), ("upstream", tally.tunnel_down_bytes)] {
+        sample(&mut text, name, &[("from", from)], bytes);
+    }
     let help = "From the request sent on to the head of the upstream's response.";
     latency(&mut text, "quorumgate_upstream_duration_seconds", help, &tally.upstream);
     let help = "From the request's head to the answer's head, without the upstream's part.";

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
+use super::head;
 use super::pool::Lease;
 
 /// How a body ended.
@@ -149,7 +150,7 @@ impl ClientBody {
         self.silence.broken();
         let Some(next) = next else { return Poll::Ready(None) };
         let frame = match next {
-            Ok(frame) => frame,
+            Ok(frame) => cleaned(frame),
             Err(error) if is_malformed(&error) => return Poll::Ready(Some(Err(BodyFault::Malformed))),
             Err(_) => return Poll::Ready(Some(Err(BodyFault::Broken))),
         };
@@ -199,6 +200,14 @@ impl Body for ClientBody {
     }
 }
 
+/// A trailer holds only what may stand in one.
+fn cleaned(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        head::clean_trailers(trailers);
+    }
+    frame
+}
+
 /// An upstream's body: with a deadline for silence. Its connection goes back to the pool at its end, and is closed if it is
 /// not read to its end.
 #[derive(Debug)]
@@ -246,7 +255,7 @@ impl Body for UpstreamBody {
                 if self.incoming.is_end_stream() {
                     self.release();
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(cleaned(frame))))
             }
             Some(Err(_)) => {
                 self.lease = None;

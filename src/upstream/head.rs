@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::{PathAndQuery, Uri};
-use http::{Method, Version};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{Method, Request, Version};
 
 use config::upstream::Endpoint;
 use smallvec::SmallVec;
@@ -16,15 +16,39 @@ use crate::journey::received::{Arrival, X_REQUEST_ID};
 use crate::refusal::Refusal;
 
 /// Fields that concern one connection (RFC 9110 section 7.6.1), besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 8] = [
+const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHENTICATE,
     header::TE,
-    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+];
+
+/// Fields that say how a message is framed, routed, authorized or cached, and so come too late in a trailer (RFC 9110
+/// section 6.5.1).
+const NO_TRAILERS: [HeaderName; 20] = [
+    header::AGE,
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::DATE,
+    header::EXPECT,
+    header::EXPIRES,
+    header::HOST,
+    header::LOCATION,
+    header::MAX_FORWARDS,
+    header::PROXY_AUTHORIZATION,
+    header::RETRY_AFTER,
+    header::SET_COOKIE,
+    header::TRAILER,
+    header::VARY,
+    header::WWW_AUTHENTICATE,
 ];
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -61,6 +85,20 @@ fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     for name in gone {
         headers.remove(name);
     }
+}
+
+/// Removes from a trailer what may not stand in one, and what only the gateway says.
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    remove(trailers, |name| {
+        let ours = [OUR_PREFIX, "x-forwarded-"].iter().any(|prefix| name.as_str().starts_with(prefix));
+        ours || *name == X_REQUEST_ID || NO_TRAILERS.contains(name) || HOP_BY_HOP.contains(name)
+    });
+}
+
+/// Whether a request's sender reads trailers.
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(header::TE).iter().filter_map(|field| field.to_str().ok());
+    codings.flat_map(|field| field.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
 /// Appends us to `Via`.
@@ -131,11 +169,25 @@ pub fn replace_path(uri: &mut Uri, new: impl FnOnce(&str) -> String) -> Result<(
 }
 
 /// What `Host` says to an endpoint; none: its name is no field value.
-pub fn host_of(endpoint: &Endpoint) -> Option<HeaderValue> {
+pub fn host_of(endpoint: &Endpoint, secured: bool) -> Option<HeaderValue> {
     let host = &endpoint.host;
     let literal = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    let text = if endpoint.port == 80 { literal } else { format!("{literal}:{}", endpoint.port) };
+    let usual = if secured { 443 } else { 80 };
+    let text = if endpoint.port == usual { literal } else { format!("{literal}:{}", endpoint.port) };
     HeaderValue::try_from(text).ok()
+}
+
+/// Makes a head in origin form one of HTTP/2, whose target has all that HTTP/1.1 says in `Host`.
+///
+/// - `host`: in place of the `Host` field.
+pub fn speak_http2<B>(request: &mut Request<B>, host: &HeaderValue, secured: bool) -> Option<()> {
+    request.headers_mut().remove(header::HOST);
+    *request.version_mut() = Version::HTTP_2;
+    let mut target = std::mem::take(request.uri_mut()).into_parts();
+    target.scheme = Some(if secured { Scheme::HTTPS } else { Scheme::HTTP });
+    target.authority = Some(Authority::try_from(host.as_bytes()).ok()?);
+    *request.uri_mut() = Uri::from_parts(target).ok()?;
+    Some(())
 }
 
 /// Tells a recording upstream when the request was admitted, and which buckets paid:
@@ -213,6 +265,20 @@ mod tests {
     }
 
     #[test]
+    fn a_trailer_says_nothing_that_a_head_must_say() {
+        let mut trailers = HeaderMap::new();
+        for name in
+            ["grpc-status", "x-sum", "content-length", "authorization", "connection", "quorumgate-charges"]
+        {
+            trailers.insert(name, HeaderValue::from_static("1"));
+        }
+        trailers.insert(X_FORWARDED_FOR, HeaderValue::from_static("1"));
+        clean_trailers(&mut trailers);
+        let names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["grpc-status", "x-sum"]);
+    }
+
+    #[test]
     fn a_client_cannot_write_our_fields_but_its_token_passes() {
         let request = get("/a").header("quorumgate-admitted-ns", "1").header("authorization", "Bearer x");
         let headers = prepared(request, None).headers;
@@ -241,8 +307,14 @@ mod tests {
 
     #[test]
     fn the_host_is_the_endpoint() {
-        for (host, port, wanted) in [("a", 80, "a"), ("a", 81, "a:81"), ("::1", 81, "[::1]:81")] {
-            let host = host_of(&Endpoint { host: host.into(), port }).expect("a field value");
+        for (host, port, secured, wanted) in [
+            ("a", 80, false, "a"),
+            ("a", 81, false, "a:81"),
+            ("::1", 81, false, "[::1]:81"),
+            ("a", 443, true, "a"),
+            ("a", 80, true, "a:80"),
+        ] {
+            let host = host_of(&Endpoint { host: host.into(), port }, secured).expect("a field value");
             assert_eq!(host, wanted);
         }
     }

@@ -6,24 +6,34 @@ pub mod body;
 pub mod head;
 /// Connections.
 pub mod pool;
+/// Connections that serve many requests at once.
+mod shared;
 /// Writes with a deadline.
 pub mod stall;
+/// Connections that have switched protocols.
+pub mod tunnel;
+/// Which protocol a client may switch to.
+mod upgrade;
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::upstream::Upstream;
+use config::upstream::{Protocol, Upstream};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use body::{BodyFault, ClientBody, RequestEnd, UpstreamBody};
 use pool::{Lease, Pool};
+use tunnel::{Origin, Tunnel};
 
+use crate::grpc;
 use crate::journey::evidence::{Aimed, RouteRule};
+use crate::journey::received::Arrival;
 use crate::refusal::Refusal;
 use crate::router::paths;
 
@@ -31,9 +41,22 @@ use crate::router::paths;
 #[derive(Debug)]
 pub struct Reply {
     /// Without fields that concern the connection.
-    pub response: Response<UpstreamBody>,
+    pub response: Response<Content>,
     /// From the first attempt until the response's head.
     pub waited: Duration,
+}
+
+/// What follows the head of an upstream's answer.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and a box would cost each request an allocation"
+)]
+pub enum Content {
+    /// Its body.
+    Body(UpstreamBody),
+    /// Another protocol.
+    Tunnel(Box<Tunnel>),
 }
 
 /// Why an exchange yielded no head, and the request if it was never written.
@@ -53,7 +76,7 @@ struct Lost {
 /// One of [`Refusal`]'s variants about upstreams, bodies, or overload.
 pub async fn forward(pool: &Pool, outgoing: Outgoing) -> Result<Reply, Refusal> {
     let begin = Instant::now();
-    let Outgoing { rule, place, request, mut end, deadline } = outgoing;
+    let Outgoing { rule, place, request, mut end, deadline, arrival, upgrade } = outgoing;
     let upstream = &rule.upstreams[place];
     let host = rule.host.as_ref();
     // What is rare is boxed: every request would carry its size.
@@ -75,7 +98,11 @@ pub async fn forward(pool: &Pool, outgoing: Outgoing) -> Result<Reply, Refusal> 
             Box::pin(again).await?
         }
     };
-    reply(upstream, response, lease, end, begin)
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let origin = Origin::of(&arrival, &rule.route.name, &upstream.name);
+        return Box::pin(switch(upstream, response, lease, upgrade, origin, begin)).await;
+    }
+    Ok(reply(upstream, response, lease, end, begin))
 }
 
 /// An admitted request as it goes to its upstream.
@@ -85,8 +112,11 @@ pub struct Outgoing {
     place: usize,
     request: Box<Request<ClientBody>>,
     end: RequestEnd,
-    /// The route's, and how long it was from the request's arrival.
+    /// The route's, or a call's that comes sooner, and how long it was from the request's arrival.
     deadline: Option<(Instant, Duration)>,
+    arrival: Arrival,
+    /// The protocol that it asks for.
+    upgrade: Option<HeaderValue>,
 }
 
 /// What to do if an idle connection turns out to be closed.
@@ -109,22 +139,37 @@ impl Outgoing {
         let (admitted, place) = aimed.into_parts();
         let rule = admitted.rule().clone();
         let (mut parts, mut body, arrival, spent) = admitted.into_parts();
+        let upstream = &rule.upstreams[place];
+        let takes_trailers = upstream.protocol == Protocol::Http2 && head::takes_trailers(&parts.headers);
+        let patience = rule.route.timeout.unwrap_or(upstream.response_timeout);
+        let sooner = grpc::timeout(&parts.headers).filter(|timeout| *timeout < patience);
+        let upgrade = upgrade::asked(&parts, !body.is_empty(), &rule.route.upgrades);
         head::prepare(&mut parts, &arrival, rule.route.prefix_to_strip());
         let new_path = rule.route.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
         if let Some(new) = new_path {
             head::replace_path(&mut parts.uri, |path| paths::renewed(new, &rule.route.matches.path, path))?;
         }
         rule.request_edits().apply(&mut parts.headers);
+        if takes_trailers {
+            parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        if let Some(protocol) = upgrade.clone() {
+            upgrade::write(&mut parts.headers, protocol);
+        }
         if stamp {
             head::stamp(&mut parts.headers, [&spent[0], &spent[1]]);
         }
-        let deadline = rule.route.timeout.map(|timeout| (arrival.at + timeout, timeout));
-        if body.size_hint().exact().is_none() {
+        let deadline = sooner.or(rule.route.timeout).map(|timeout| (arrival.at + timeout, timeout));
+        if body.size_hint().exact().is_some() {
+            // Nothing comes behind a body of a known length.
+            parts.headers.remove(header::TRAILER);
+        } else if upstream.protocol == Protocol::Http1 {
             // hyper would send a GET or HEAD without its body, whose length is not known, if it were not told how.
             parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let end = body.watch_end();
-        Ok(Self { rule, place, request: Box::new(Request::from_parts(parts, body)), end, deadline })
+        let request = Box::new(Request::from_parts(parts, body));
+        Ok(Self { rule, place, request, end, deadline, arrival, upgrade })
     }
 }
 
@@ -164,16 +209,42 @@ fn reply(
     lease: Lease,
     end: RequestEnd,
     begin: Instant,
-) -> Result<Reply, Refusal> {
+) -> Reply {
     let (mut parts, incoming) = response.into_parts();
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        let why = "switched protocols without being asked".to_owned();
-        return Err(Refusal::UpstreamBroken { upstream: upstream.name.clone(), why });
-    }
+    parts.version = Version::HTTP_11;
     head::strip_hop_by_hop(&mut parts.headers);
     head::add_via(&mut parts.headers);
     let body = UpstreamBody::new(incoming, upstream.body_idle_timeout, lease, end);
-    Ok(Reply { response: Response::from_parts(parts, body), waited: begin.elapsed() })
+    Reply { response: Response::from_parts(parts, Content::Body(body)), waited: begin.elapsed() }
+}
+
+/// The head that agrees to another protocol. Its connection leaves HTTP, and the pool.
+///
+/// - `asked`: the protocol that the upstream was asked for.
+async fn switch(
+    upstream: &Upstream,
+    mut response: Response<Incoming>,
+    lease: Lease,
+    asked: Option<HeaderValue>,
+    origin: Origin,
+    begin: Instant,
+) -> Result<Reply, Refusal> {
+    let broken = |why: String| Refusal::UpstreamBroken { upstream: upstream.name.clone(), why };
+    let Some(protocol) = asked.filter(|asked| upgrade::agrees(response.headers(), asked)) else {
+        return Err(broken("switched to a protocol that it was not asked for".to_owned()));
+    };
+    let stream = match timeout(upstream.connect_timeout, hyper::upgrade::on(&mut response)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(broken(error.to_string())),
+        Err(_) => return Err(broken("its connection did not leave HTTP in time".to_owned())),
+    };
+    let (mut parts, _) = response.into_parts();
+    head::strip_hop_by_hop(&mut parts.headers);
+    head::add_via(&mut parts.headers);
+    upgrade::write(&mut parts.headers, protocol);
+    let tunnel = Tunnel::new(stream, lease, upstream.tunnel_idle_timeout, origin);
+    let response = Response::from_parts(parts, Content::Tunnel(Box::new(tunnel)));
+    Ok(Reply { response, waited: begin.elapsed() })
 }
 
 /// The route's deadline over a step before the request is sent.
@@ -199,11 +270,20 @@ async fn exchange(
     end: &mut RequestEnd,
     deadline: Option<(Instant, Duration)>,
 ) -> Result<(Response<Incoming>, Lease), Lost> {
-    if let Some(host) = host.cloned().or_else(|| lease.host()) {
-        request.headers_mut().insert(header::HOST, host);
+    let host = host.cloned().or_else(|| lease.host());
+    let lost = |refusal| Lost { refusal, unsent: None, ended_early: false };
+    match (lease.speech(), host) {
+        ((Protocol::Http1, _), Some(host)) => {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        ((Protocol::Http1, _), None) => {}
+        ((Protocol::Http2, secured), host) => {
+            let spoken = host.and_then(|host| head::speak_http2(&mut request, &host, secured));
+            spoken.ok_or_else(|| lost(Refusal::Internal { why: "an endpoint that is no authority" }))?;
+        }
     }
     let has_body = !request.body().is_empty();
-    let mut sending = std::pin::pin!(lease.sender().try_send_request(*request));
+    let mut sending = std::pin::pin!(lease.send(*request));
     let waited = async {
         if deadline.is_none() && has_body {
             // Until the request's last byte, silence on either side is bounded by the body's and the stream's deadlines.
@@ -217,7 +297,6 @@ async fn exchange(
         let (at, waited) = deadline.unwrap_or_else(|| (Instant::now() + patience, patience));
         timeout_at(at, &mut sending).await.map_err(|_| waited)
     };
-    let lost = |refusal| Lost { refusal, unsent: None, ended_early: false };
     let name = || upstream.name.clone();
     match waited.await {
         Ok(Ok(response)) => Ok((response, lease)),
@@ -242,21 +321,29 @@ async fn exchange(
     }
 }
 
-/// Whether the other side had closed the connection.
+/// Whether the other side had closed the connection, or says that it has not looked at the request.
 fn is_reset(error: &hyper::Error) -> bool {
-    use std::io::ErrorKind;
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            let kinds = [
-                ErrorKind::ConnectionReset,
-                ErrorKind::BrokenPipe,
-                ErrorKind::UnexpectedEof,
-                ErrorKind::ConnectionAborted,
-            ];
-            return kinds.contains(&io.kind());
+        if let Some(stream) = error.downcast_ref::<h2::Error>() {
+            // A connection that the other side ends says which requests it has seen; those beyond end with its words.
+            let unseen = stream.reason() == Some(h2::Reason::REFUSED_STREAM) || stream.is_go_away();
+            return (unseen && stream.is_remote()) || stream.get_io().is_some_and(is_end);
+        }
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return is_end(io);
         }
         source = error.source();
     }
     false
+}
+
+fn is_end(error: &io::Error) -> bool {
+    let kinds = [
+        ErrorKind::ConnectionReset,
+        ErrorKind::BrokenPipe,
+        ErrorKind::UnexpectedEof,
+        ErrorKind::ConnectionAborted,
+    ];
+    kinds.contains(&error.kind())
 }

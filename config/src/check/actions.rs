@@ -62,6 +62,7 @@ fn check_unreached(route: &RouteDraft, action: &Action, trail: &impl Fn() -> Tra
         ("timeout", route.timeout.is_some()),
         ("strip_prefix", route.strip_prefix),
         ("rewrite", route.rewrite.is_some()),
+        ("upgrades", !route.upgrades.is_empty()),
     ];
     let of_route = given.into_iter().filter(|(_, given)| *given).map(|(key, _)| (key, trail().key(key)));
     let edits =

@@ -28,6 +28,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
         "timeout",
         "strip_prefix",
         "rewrite",
+        "upgrades",
         "headers",
     ];
     let Some(mut fields) = spot.fields(notes, &known) else { return RouteDraft::default() };
@@ -41,9 +42,25 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
     let timeout = fields.optional("timeout").and_then(|spot| spot.duration(notes, timeouts));
     let strip_prefix = fields.or(notes, "strip_prefix", false, |notes, spot| spot.boolean(notes));
     let rewrite = fields.optional("rewrite").and_then(|spot| action::read_rewrite(notes, &spot));
+    let upgrades = fields
+        .optional("upgrades")
+        .map(|spot| spot.texts(notes, Route::UPGRADES_MAX, parse_protocol))
+        .unwrap_or_default();
     let headers =
         fields.optional("headers").map(|spot| action::read_headers(notes, &spot)).unwrap_or_default();
-    RouteDraft { name, matches, priority, action, access, charges, timeout, strip_prefix, rewrite, headers }
+    RouteDraft {
+        name,
+        matches,
+        priority,
+        action,
+        access,
+        charges,
+        timeout,
+        strip_prefix,
+        rewrite,
+        upgrades,
+        headers,
+    }
 }
 
 /// Reads `public`, or `{issuers: [main], scopes: ["orders:read"], serve_stale_for: 10m}`.
@@ -73,6 +90,28 @@ fn read_access(notes: &mut Notes, spot: &Spot<'_>) -> Option<Access> {
 fn parse_scope(scope: &str) -> Result<String, Wanted> {
     let plain = scope.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\'));
     if plain { text(scope) } else { Err("one scope of visible ASCII".into()) }
+}
+
+/// RFC 9110 section 7.8: a name, and a version perhaps. What comes after an upgrade is not looked at, so it must not be
+/// requests.
+fn parse_protocol(text: &str) -> Result<String, Wanted> {
+    const SIGNS: &str = "!#$%&'*+-.^_`|~";
+    let token =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || SIGNS.contains(c));
+    let lower = text.to_ascii_lowercase();
+    let (name, version) = lower.split_once('/').unwrap_or((&lower, "1"));
+    if matches!(name, "h2" | "h2c" | "http" | "tls") {
+        let help = Some("requests inside it would pass without token and quota".to_owned());
+        return Err(Wanted {
+            help,
+            ..Wanted::from("a protocol that carries no HTTP requests, such as websocket")
+        });
+    }
+    if lower.len() <= 64 && token(name) && token(version) {
+        Ok(lower)
+    } else {
+        Err("a protocol, such as websocket".into())
+    }
 }
 
 /// Reads `[per-tenant, {quota: hourly, cost: 2}]`.
