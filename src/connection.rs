@@ -1,17 +1,25 @@
 //! One client connection: an actor that owns the task which drives hyper, and ends with it.
 //!
+//! The client's first bytes say which HTTP it speaks.
+//!
 //! No handler of the actor lives as long as the connection: the task does, and its end, with its cause, is a message. The
 //! listener sends `Drain`.
 
+mod http2;
+#[cfg(test)]
+mod http2_tests;
+mod opening;
 pub mod pace;
+mod streams;
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use cluster::fatal::panic_text;
 use cluster::hooks::panic_point;
@@ -26,11 +34,13 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, error};
 
+use crate::journey::caller::Caller;
 use crate::journey::{Gateway, answer};
 use crate::upstream::stall::Unstalled;
+use opening::{Ahead, Opened, Opening};
 use pace::{Late, Pace, Paced, Watch};
 
 /// A connection that was accepted within the process's budget.
@@ -63,6 +73,10 @@ pub enum End {
     Late(Late),
     /// The socket or the client's HTTP broke.
     Broken(hyper::Error),
+    /// The socket broke before any HTTP was spoken.
+    Lost(io::Error),
+    /// It does not speak what is spoken here.
+    Foreign(&'static str),
     /// A bug of ours; the text of the panic.
     Panicked(String),
 }
@@ -84,6 +98,14 @@ pub struct State {
 struct Drain {
     wanted: AtomicBool,
     task: AtomicWaker,
+}
+
+impl Drain {
+    /// Whether it was said; if not, it wakes the caller once it is.
+    fn is_wanted(&self, cx: &Context<'_>) -> bool {
+        self.task.register(cx.waker());
+        self.wanted.load(Ordering::Acquire)
+    }
 }
 
 impl Actor for ConnectionActor {
@@ -136,16 +158,47 @@ impl Drop for State {
 /// Drives one connection to its end.
 async fn serve(stream: Box<dyn Stream>, peer: SocketAddr, gateway: Arc<Gateway>, drain: Arc<Drain>) -> End {
     let limits = &gateway.limits;
-    let pace = Arc::new(Pace::new(limits.head_timeout, limits.idle_timeout));
-    let stream = Paced::new(Unstalled::new(stream, limits.body_idle_timeout), pace.clone());
+    let caller = Arc::new(Caller::new(peer));
+    let stream = Unstalled::new(stream, limits.body_idle_timeout);
+    let opening = Opening::new(stream, limits.head_timeout, limits.idle_timeout);
+    match opening.hear(&drain).await {
+        Opened::Http1(stream, begun) => http1(stream, begun, caller, gateway, drain).await,
+        // Boxed: most connections speak HTTP/1.1, and would carry its size.
+        Opened::Http2(stream) => Box::pin(http2::serve(stream, caller, gateway, drain)).await,
+        Opened::Late(stream, late) => {
+            if late == Late::Head {
+                say_late(stream, limits.body_idle_timeout).await;
+            }
+            End::Late(late)
+        }
+        Opened::Not(end) => {
+            if let End::Foreign(what) = end {
+                gateway.recorder.connection_failed(what);
+            }
+            end
+        }
+    }
+}
+
+/// Drives HTTP/1.1. `begun`: since when its first head is coming in.
+async fn http1(
+    stream: Ahead<Unstalled<Box<dyn Stream>>>,
+    begun: Instant,
+    caller: Arc<Caller>,
+    gateway: Arc<Gateway>,
+    drain: Arc<Drain>,
+) -> End {
+    let limits = &gateway.limits;
+    let pace = Arc::new(Pace::begun(begun, limits.head_timeout, limits.idle_timeout));
+    let stream = Paced::new(stream, pace.clone());
     let service = {
         let (gateway, pace) = (gateway.clone(), pace.clone());
         service_fn(move |request: http::Request<Incoming>| {
             pace.request();
-            let (gateway, pace) = (gateway.clone(), pace.clone());
+            let (gateway, pace, caller) = (gateway.clone(), pace.clone(), caller.clone());
             async move {
                 panic_point("connection");
-                let answered = answer(&gateway, peer, request).await;
+                let answered = answer(&gateway, &caller, request).await;
                 Ok::<_, Infallible>(answered.map(|body| Watch::new(body, pace)))
             }
         })
@@ -164,8 +217,7 @@ async fn serve(stream: Box<dyn Stream>, peer: SocketAddr, gateway: Arc<Gateway>,
     let mut timer = std::pin::pin!(tokio::time::sleep(limits.head_timeout));
     let mut draining = false;
     let end = std::future::poll_fn(|cx| {
-        drain.task.register(cx.waker());
-        if !draining && drain.wanted.load(Ordering::Acquire) {
+        if drain.is_wanted(cx) && !draining {
             draining = true;
             Pin::new(&mut connection).graceful_shutdown();
         }

@@ -47,6 +47,33 @@ pub fn node() -> Value {
         ("listen", text(), "Where requests come in, as address:port."),
         ("workers", integer(1, 1024), "Data-plane threads; without it, one a core."),
     ];
+    let http2 = [
+        ("streams_max", integer(1, 10_000), "Streams at once, of one connection."),
+        (
+            "stream_window_bytes",
+            size(),
+            "Bytes of a stream's body that may be sent before they are read, 1KiB or more.",
+        ),
+        ("connection_window_bytes", size(), "The same of all streams together, 64KiB or more."),
+        ("frame_bytes_max", size(), "The longest frame that is taken, 16KiB or more."),
+        (
+            "send_buffer_bytes_max",
+            size(),
+            "Bytes of a stream's answer that wait for the client, 1KiB or more.",
+        ),
+        (
+            "resets_pending_max",
+            integer(1, 10_000),
+            "Streams that a client resets before they are looked at, until its connection is closed.",
+        ),
+        (
+            "resets_local_max",
+            integer(1, 100_000),
+            "Streams that are reset because of what a client did to them, until its connection is closed.",
+        ),
+        ("ping_interval", duration(), "How often a client is asked whether it is still there."),
+        ("ping_timeout", duration(), "How long it has to answer."),
+    ];
     let limits = [
         ("connections_max", integer(1, 1_000_000), "Client connections at once."),
         ("head_bytes_max", size(), "A request's head, 8KiB or more."),
@@ -59,6 +86,7 @@ pub fn node() -> Value {
         ("waiters_max", integer(1, 1_000_000), "Requests that wait for quota tokens at once."),
         ("keys_max", integer(1, 100_000_000), "Lease cells held at once."),
         ("tokens_cached_max", integer(1, 10_000_000), "Verified tokens remembered at once."),
+        ("http2", object(&[], http2), "Of one client's HTTP/2 connection."),
     ];
     let log = [
         ("filter", text(), "Such as `info`, or `info,quorumgate=debug`."),

@@ -1,15 +1,18 @@
 //! A request as it was received: checked once for everything that could be read in two ways, before any policy sees it.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cluster::world::World;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use http::uri::{Authority, Scheme};
 use http::{Method, Uri, Version};
 use tokio::time::Instant;
 
+use super::caller::Caller;
 use crate::fields;
 use crate::refusal::Refusal;
 use crate::upstream::body::ClientBody;
@@ -55,12 +58,12 @@ impl RequestIds {
 }
 
 /// Where and when a request came in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Arrival {
     /// Names the request.
     pub id: RequestId,
-    /// The client's end of the connection.
-    pub peer: SocketAddr,
+    /// Who sent it.
+    pub caller: Arc<Caller>,
     /// When the head was complete.
     pub at: Instant,
 }
@@ -131,12 +134,12 @@ impl Received {
 
     /// The client's address. No header changes it.
     pub fn address(&self) -> IpAddr {
-        self.0.arrival.peer.ip()
+        self.0.arrival.caller.peer.ip()
     }
 
     /// Where and when it came in.
-    pub fn arrival(&self) -> Arrival {
-        self.0.arrival
+    pub fn arrival(&self) -> &Arrival {
+        &self.0.arrival
     }
 
     /// For the upstream.
@@ -146,30 +149,48 @@ impl Received {
     }
 }
 
-/// Exactly one host, from the target in absolute form or the `Host` field.
+/// Exactly one host, from the target in absolute form (of HTTP/2: `:authority`), the `Host` field, or both, which then must
+/// say the same: a client that differs with itself would be routed by the one and answered by the other (RFC 9112
+/// section 3.2.2, RFC 9113 section 8.3.1).
 fn host(parts: &Parts) -> Result<Box<str>, Refusal> {
     let mut fields = parts.headers.get_all(header::HOST).iter();
+    let may_lack_field = matches!(parts.version, Version::HTTP_10 | Version::HTTP_2);
     let field = match (fields.next(), fields.next()) {
         (Some(field), None) => field.to_str().ok(),
-        (None, _) if parts.version == Version::HTTP_10 && parts.uri.authority().is_some() => Some(""),
+        (None, _) if may_lack_field && parts.uri.authority().is_some() => {
+            parts.uri.authority().map(Authority::as_str)
+        }
         (None, _) => return Err(Refusal::Malformed { why: "the Host field is missing" }),
         (Some(_), Some(_)) => return Err(Refusal::Malformed { why: "there is more than one Host field" }),
     };
     let text = match parts.uri.authority() {
         Some(authority) if authority.as_str().contains('@') => None,
+        Some(authority) if field.is_none_or(|field| !same_host(field, authority, parts.uri.scheme())) => {
+            return Err(Refusal::Malformed { why: "the target and the Host field name different hosts" });
+        }
         Some(authority) => Some(authority.as_str()),
         None => field,
     };
     if let Some(plain) = text.and_then(plain_host) {
         return Ok(plain.into());
     }
-    let authority: Option<http::uri::Authority> = text.and_then(|text| text.parse().ok());
+    let authority: Option<Authority> = text.and_then(|text| text.parse().ok());
     match authority {
         Some(authority) if !authority.host().is_empty() && !authority.as_str().contains('@') => {
             Ok(authority.host().to_ascii_lowercase().into())
         }
         _ => Err(Refusal::Malformed { why: "the Host field is not a host" }),
     }
+}
+
+/// Whether a `Host` field names what a target's authority names. Where one of them names no port, it is the scheme's.
+fn same_host(field: &str, authority: &Authority, scheme: Option<&Scheme>) -> bool {
+    let usual = if scheme == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    let port = |authority: &Authority| authority.port_u16().unwrap_or(usual);
+    field.parse::<Authority>().is_ok_and(|field| {
+        let host_is_same = field.host().eq_ignore_ascii_case(authority.host());
+        host_is_same && port(&field) == port(authority) && !field.as_str().contains('@')
+    })
 }
 
 /// The host of an authority that needs no second look: lower-case letters, digits, dots and hyphens, and a port perhaps.
@@ -282,7 +303,8 @@ mod tests {
     use super::*;
 
     fn arrival() -> Arrival {
-        Arrival { id: RequestId(7), peer: ([127, 0, 0, 1], 4000).into(), at: Instant::now() }
+        let caller = Arc::new(Caller::new(([127, 0, 0, 1], 4000).into()));
+        Arrival { id: RequestId(7), caller, at: Instant::now() }
     }
 
     fn check(request: http::request::Builder) -> Result<Received, Refusal> {
@@ -351,10 +373,22 @@ mod tests {
     }
 
     #[test]
-    fn the_target_in_absolute_form_stands_over_the_host_field() {
-        let received =
-            check(http::Request::get("http://Target/a").header("host", "other")).expect("one reading");
-        assert_eq!((received.host(), received.path()), ("target", "/a"));
+    fn a_target_with_an_authority_and_the_host_field_name_one_host() {
+        let get = |target: &str, host: &str| check(http::Request::get(target).header("host", host));
+        for host in ["target", "TARGET", "target:80"] {
+            let received = get("http://Target/a", host).expect("one reading");
+            assert_eq!((received.host(), received.path()), ("target", "/a"));
+        }
+        for other in ["other", "target:81", "u@target", "targe"] {
+            assert!(matches!(get("http://target/a", other), Err(Refusal::Malformed { .. })), "{other}");
+        }
+        assert!(get("http://target:8443/a", "target").is_err());
+        // and HTTP/2 need not say it twice
+        let second = || http::Request::get("http://target/a").version(Version::HTTP_2);
+        assert_eq!(check(second()).expect("one reading").host(), "target");
+        assert!(check(second().header("host", "other")).is_err());
+        assert!(check(http::Request::get("/a").version(Version::HTTP_2)).is_err(), "nobody is asked for");
+        assert!(check(http::Request::get("http://target/a")).is_err(), "HTTP/1.1 has to say it in the field");
     }
 
     #[test]

@@ -39,16 +39,16 @@ use crate::upstream::pool::Pool;
 use crate::world::small::Small;
 
 /// What an upstream does with a request: the number of its connection and of the request on it.
-type Script = fn(connection: usize, request: usize) -> Act;
+pub(crate) type Script = fn(connection: usize, request: usize) -> Act;
 
 #[derive(Clone, Copy)]
-enum Act {
+pub(crate) enum Act {
     Say(&'static str),
     SayAfter(Duration, &'static str),
     HangUp,
 }
 
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nkeep-alive: timeout=5\r\n\r\nhi";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nkeep-alive: timeout=5\r\n\r\nhi";
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
 struct TestNet {
@@ -187,6 +187,7 @@ fn gateway(net: Arc<TestNet>, rule: Arc<RouteRule>, telemetry: &Telemetry) -> Ar
         waiters_max: 10,
         keys_max: 10,
         tokens_cached_max: 10,
+        http2: Default::default(),
     };
     let (_, views) = watch::channel(Arc::new(View::default()));
     let (_, pushes) = mpsc::channel(1);
@@ -206,15 +207,15 @@ fn gateway(net: Arc<TestNet>, rule: Arc<RouteRule>, telemetry: &Telemetry) -> Ar
 }
 
 /// A client at its connection, and all that it can see.
-struct Client {
-    stream: DuplexStream,
-    actor: ActorRef<Msg>,
+pub(crate) struct Client {
+    pub(crate) stream: DuplexStream,
+    pub(crate) actor: ActorRef<Msg>,
     net: Arc<TestNet>,
-    telemetry: Telemetry,
+    pub(crate) telemetry: Telemetry,
 }
 
 impl Client {
-    async fn connect(script: Script) -> Self {
+    pub(crate) async fn connect(script: Script) -> Self {
         Self::connect_by(script, 80).await
     }
 
@@ -256,7 +257,7 @@ impl Client {
         self.stream.read(&mut [0]).await.is_ok_and(|read| read == 0)
     }
 
-    fn seen(&self) -> Vec<String> {
+    pub(crate) fn seen(&self) -> Vec<String> {
         self.net.seen.lock().clone()
     }
 }

@@ -60,6 +60,8 @@ pub(super) struct Tally {
     pub(super) connections_opened: u64,
     pub(super) connections_closed: u64,
     pub(super) connections_refused: u64,
+    /// Reason → connections; bounded by the reasons that there are.
+    pub(super) connections_failed: BTreeMap<&'static str, u64>,
     /// Bounded by the document's routes; those of old revisions stay.
     pub(super) routes: BTreeMap<RouteName, Answers>,
     /// Of routes with several upstreams; bounded likewise.
@@ -139,6 +141,11 @@ impl Recorder {
         self.connections_refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A client's connection was closed before its first request, for this reason.
+    pub fn connection_failed(&self, why: &'static str) {
+        *self.tally.lock().connections_failed.entry(why).or_default() += 1;
+    }
+
     /// A request was answered.
     pub fn answered(&self, answer: &Answer<'_>) {
         let class = answer.status / 100;
@@ -161,6 +168,9 @@ impl Recorder {
         sum.connections_opened += self.connections_opened.load(Ordering::Relaxed);
         sum.connections_refused += self.connections_refused.load(Ordering::Relaxed);
         let tally = self.tally.lock();
+        for (why, count) in &tally.connections_failed {
+            *sum.connections_failed.entry(why).or_default() += count;
+        }
         for (route, answers) in tally.by_route() {
             let sums = sum.answers(route);
             for (outcome, count) in answers {

@@ -81,7 +81,7 @@ pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&st
             || *name == header::PROXY_AUTHORIZATION
             || name.as_str().starts_with(OUR_PREFIX)
     });
-    let address = arrival.peer.ip();
+    let address = arrival.caller.peer.ip();
     let chain = match headers.get(X_FORWARDED_FOR).and_then(|chain| chain.to_str().ok()) {
         Some(chain) => fields::display(format_args!("{chain}, {address}")),
         None => fields::display(address),
@@ -181,12 +181,14 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::journey::caller::Caller;
     use crate::journey::received::RequestId;
     use crate::quota::{Admission, Charge, QuotaRule};
 
     fn prepared(request: http::request::Builder, prefix: Option<&str>) -> Parts {
         let (mut parts, ()) = request.body(()).expect("well-formed").into_parts();
-        let arrival = Arrival { id: RequestId(7), peer: ([192, 0, 2, 9], 1).into(), at: Instant::now() };
+        let caller = Arc::new(Caller::new(([192, 0, 2, 9], 1).into()));
+        let arrival = Arrival { id: RequestId(7), caller, at: Instant::now() };
         prepare(&mut parts, &arrival, prefix);
         parts
     }

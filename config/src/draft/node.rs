@@ -9,8 +9,8 @@ use super::identity::text;
 use super::upstream::split_host_port;
 use crate::ids::NodeName;
 use crate::node::{
-    ADMIN_LISTEN_DEFAULT, ClusterFile, HttpFile, Limits, LogFile, NodeFile, SNAPSHOT_AFTER_ENTRIES_DEFAULT,
-    TlsFiles,
+    ADMIN_LISTEN_DEFAULT, ClusterFile, Http2Limits, HttpFile, Limits, LogFile, NodeFile,
+    SNAPSHOT_AFTER_ENTRIES_DEFAULT, TlsFiles,
 };
 use crate::spot::{Notes, Spot, Wanted};
 use crate::tree::{Node, quote};
@@ -172,8 +172,11 @@ fn read_limits(notes: &mut Notes, spot: &Spot<'_>) -> Limits {
         "waiters_max",
         "keys_max",
         "tokens_cached_max",
+        "http2",
     ];
     let Some(mut fields) = spot.fields(notes, &known) else { return default };
+    let http2 =
+        fields.optional("http2").map_or_else(Http2Limits::default, |spot| read_http2_limits(notes, &spot));
     let mut count = |key, default: u32, max: u32| {
         let count = fields.optional(key).and_then(|spot| spot.integer(notes, 1..=max.into()));
         count.and_then(|count| u32::try_from(count).ok()).unwrap_or(default)
@@ -205,6 +208,56 @@ fn read_limits(notes: &mut Notes, spot: &Spot<'_>) -> Limits {
         waiters_max,
         keys_max,
         tokens_cached_max,
+        http2,
+    }
+}
+
+fn read_http2_limits(notes: &mut Notes, spot: &Spot<'_>) -> Http2Limits {
+    let default = Http2Limits::default();
+    let known = [
+        "streams_max",
+        "stream_window_bytes",
+        "connection_window_bytes",
+        "frame_bytes_max",
+        "send_buffer_bytes_max",
+        "resets_pending_max",
+        "resets_local_max",
+        "ping_interval",
+        "ping_timeout",
+    ];
+    let Some(mut fields) = spot.fields(notes, &known) else { return default };
+    let mut count = |key, default: u32, max: u64| {
+        let count = fields.optional(key).and_then(|spot| spot.integer(notes, 1..=max));
+        count.and_then(|count| u32::try_from(count).ok()).unwrap_or(default)
+    };
+    let streams_max = count("streams_max", default.streams_max, 10_000);
+    let resets_pending_max = count("resets_pending_max", default.resets_pending_max, 10_000);
+    let resets_local_max = count("resets_local_max", default.resets_local_max, 100_000);
+    let mut size = |key, default: u32, low: u64, high: u64| {
+        let size = fields.optional(key).and_then(|spot| spot.size(notes, low..=high));
+        size.and_then(|size| u32::try_from(size).ok()).unwrap_or(default)
+    };
+    let window = Http2Limits::WINDOW_BYTES_MAX;
+    let (frame_least, frame_most) = Http2Limits::FRAME_BYTES.into_inner();
+    let stream_window_bytes = size("stream_window_bytes", default.stream_window_bytes, 1 << 10, window);
+    let connection_window_bytes =
+        size("connection_window_bytes", default.connection_window_bytes, 64 << 10, window);
+    let frame_bytes_max = size("frame_bytes_max", default.frame_bytes_max, frame_least, frame_most);
+    let send_buffer_bytes_max = size("send_buffer_bytes_max", default.send_buffer_bytes_max, 1 << 10, window);
+    let mut time = |key, default| {
+        let range = Duration::from_millis(1)..=Duration::from_secs(3_600);
+        fields.optional(key).and_then(|spot| spot.duration(notes, range)).unwrap_or(default)
+    };
+    Http2Limits {
+        streams_max,
+        stream_window_bytes,
+        connection_window_bytes,
+        frame_bytes_max,
+        send_buffer_bytes_max,
+        resets_pending_max,
+        resets_local_max,
+        ping_interval: time("ping_interval", default.ping_interval),
+        ping_timeout: time("ping_timeout", default.ping_timeout),
     }
 }
 
