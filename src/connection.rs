@@ -24,6 +24,7 @@ use std::task::{Context, Poll};
 use cluster::fatal::panic_text;
 use cluster::hooks::panic_point;
 use cluster::world::Stream;
+use config::action::Scheme;
 use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
 use hyper::body::Incoming;
@@ -39,8 +40,9 @@ use tracing::{debug, error};
 
 use crate::journey::caller::Caller;
 use crate::journey::{Gateway, answer};
+use crate::tls::listening::{Failed, Listening};
 use crate::upstream::stall::Unstalled;
-use opening::{Ahead, Opened, Opening};
+use opening::{Ahead, Opened, Opening, Spoken};
 use pace::{Late, Pace, Paced, Watch};
 
 /// A connection that was accepted within the process's budget.
@@ -53,6 +55,15 @@ pub struct Accepted {
     pub gateway: Arc<Gateway>,
     /// The connection's place in the budget.
     pub permit: OwnedSemaphorePermit,
+    /// Where it came in.
+    pub entrance: Entrance,
+}
+
+/// What a connection has to pass before HTTP is spoken. Cheap to clone; one for each port.
+#[derive(Clone, Debug, Default)]
+pub struct Entrance {
+    /// None: plaintext.
+    pub tls: Option<Listening>,
 }
 
 /// What a connection is told.
@@ -77,6 +88,8 @@ pub enum End {
     Lost(io::Error),
     /// It does not speak what is spoken here.
     Foreign(&'static str),
+    /// There was no TLS handshake.
+    Unsecured(Failed),
     /// A bug of ours; the text of the panic.
     Panicked(String),
 }
@@ -114,10 +127,11 @@ impl Actor for ConnectionActor {
     type Arguments = Accepted;
 
     async fn pre_start(&self, me: ActorRef<Msg>, accepted: Accepted) -> Result<State, ActorProcessingErr> {
-        let Accepted { stream, peer, gateway, permit } = accepted;
+        let Accepted { stream, peer, gateway, permit, entrance } = accepted;
         let drain = Arc::new(Drain::default());
         gateway.recorder.connection_opened();
-        let served = AssertUnwindSafe(serve(stream, peer, gateway.clone(), drain.clone())).catch_unwind();
+        let served = AssertUnwindSafe(serve(stream, entrance, peer, gateway.clone(), drain.clone()));
+        let served = served.catch_unwind();
         let task = tokio::spawn(async move {
             let end = served.await.unwrap_or_else(|panic| End::Panicked(panic_text(panic.as_ref())));
             drop(permit);
@@ -156,11 +170,34 @@ impl Drop for State {
 }
 
 /// Drives one connection to its end.
-async fn serve(stream: Box<dyn Stream>, peer: SocketAddr, gateway: Arc<Gateway>, drain: Arc<Drain>) -> End {
+async fn serve(
+    mut stream: Box<dyn Stream>,
+    entrance: Entrance,
+    peer: SocketAddr,
+    gateway: Arc<Gateway>,
+    drain: Arc<Drain>,
+) -> End {
     let limits = &gateway.limits;
-    let caller = Arc::new(Caller::new(peer));
+    let mut caller = Caller::new(peer);
+    let mut spoken = Spoken::Either;
+    if let Some(tls) = &entrance.tls {
+        // Boxed, as everything that is done once for a connection: it would carry the size to its end.
+        let secured = match Box::pin(tls.shake(stream)).await {
+            Ok(secured) => secured,
+            Err(failed) => {
+                gateway.recorder.connection_failed(failed.slug());
+                return End::Unsecured(failed);
+            }
+        };
+        // Over TLS, HTTP/2 is agreed on by ALPN alone (RFC 9113 section 3.2).
+        spoken = if secured.is_http2 { Spoken::Http2 } else { Spoken::Http1 };
+        caller.scheme = Scheme::Https;
+        caller.certificate = secured.certificate;
+        stream = secured.stream;
+    }
+    let caller = Arc::new(caller);
     let stream = Unstalled::new(stream, limits.body_idle_timeout);
-    let opening = Opening::new(stream, limits.head_timeout, limits.idle_timeout);
+    let opening = Opening::new(stream, spoken, limits.head_timeout, limits.idle_timeout);
     match opening.hear(&drain).await {
         Opened::Http1(stream, begun) => http1(stream, begun, caller, gateway, drain).await,
         // Boxed: most connections speak HTTP/1.1, and would carry its size.

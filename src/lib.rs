@@ -33,6 +33,8 @@ pub mod upstream;
 pub mod admin;
 /// One node: starts the tree, restarts, drains.
 pub mod node;
+/// Streams that nobody else can read.
+pub mod tls;
 /// The real world.
 pub mod world;
 

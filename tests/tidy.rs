@@ -11,7 +11,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("axum", &["src/admin"]),
     ("hdrhistogram", &["src/telemetry"]),
     ("rcgen", &["src/command/pki.rs", "cluster/src/tls", "cluster/src/peer"]),
-    ("x509_parser", &["cluster/src/tls"]),
+    ("x509_parser", &["cluster/src/tls", "src/tls"]),
+    ("rustls", &["cluster/src/tls", "src/tls"]),
     ("regex_syntax", &["config/src/pattern.rs"]),
     ("serde_saphyr", &["config/src", "simulation/src/plan/schema.rs"]),
 ];

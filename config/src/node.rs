@@ -41,6 +41,8 @@ pub struct NodeFile {
     pub cluster: ClusterFile,
     /// The clients' side.
     pub http: HttpFile,
+    /// The clients' side, over TLS.
+    pub https: Option<HttpsFile>,
     /// The operators' side: a loopback address.
     pub admin: SocketAddr,
     /// Process limits.
@@ -83,10 +85,54 @@ pub struct TlsFiles {
 /// The clients' listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpFile {
-    /// Where requests come in.
-    pub listen: SocketAddr,
+    /// Where requests come in without TLS; none: only with it.
+    pub listen: Option<SocketAddr>,
     /// Data-plane threads, ≥ 1; none: one a core.
     pub workers: Option<u16>,
+}
+
+/// The clients' listener for TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpsFile {
+    /// Where requests come in.
+    pub listen: SocketAddr,
+    /// One or more; the first is for clients that name no host, or one that none of them bears.
+    pub certificates: Vec<CertificateFiles>,
+    /// Refuses those clients instead.
+    pub strict: bool,
+    /// CAs of clients' certificates; none: clients are not asked for any.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client has to show one.
+    pub client_certificate: ClientCertificate,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+}
+
+/// PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// A certificate, then intermediates.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Whether a client has to show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// It has.
+    Required,
+    /// It may; one that it shows has to be good.
+    Optional,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2.
+    Tls12,
+    /// 1.3.
+    Tls13,
 }
 
 /// Explicit limits of one process.
@@ -106,6 +152,10 @@ pub struct Limits {
     pub body_idle_timeout: Duration,
     /// A connection without a request is closed after this.
     pub idle_timeout: Duration,
+    /// TLS handshakes at once.
+    pub tls_handshakes_max: u32,
+    /// Until a TLS handshake is done, its wait for a place included.
+    pub tls_handshake_timeout: Duration,
     /// How long connections may finish at shutdown.
     pub drain_timeout: Duration,
     /// Requests that wait for quota tokens at once.
@@ -166,6 +216,8 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             body_idle_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
+            tls_handshakes_max: 256,
+            tls_handshake_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
             waiters_max: 10_000,
             keys_max: 1_000_000,

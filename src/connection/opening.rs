@@ -32,6 +32,27 @@ enum Heard {
     More,
 }
 
+/// What may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    /// The first bytes say which.
+    Either,
+    /// HTTP/1.1 was agreed on.
+    Http1,
+    /// HTTP/2 was agreed on.
+    Http2,
+}
+
+impl Spoken {
+    fn judge(self, bytes: &[u8]) -> Heard {
+        match (self, judge(bytes)) {
+            (Self::Http1, _) => Heard::Http1,
+            (Self::Http2, Heard::Http1) => Heard::Foreign("http2-without-preface"),
+            (_, heard) => heard,
+        }
+    }
+}
+
 /// Pure. At the first byte that differs from the preface it is HTTP/1.1, so that no request of that waits for more.
 fn judge(bytes: &[u8]) -> Heard {
     let compared = bytes.len().min(PREFACE.len());
@@ -54,6 +75,7 @@ const TLS_HANDSHAKE: u8 = 22;
 /// A connection whose first bytes are awaited.
 pub(super) struct Opening<S> {
     ahead: Ahead<S>,
+    spoken: Spoken,
     head_timeout: Duration,
     idle_timeout: Duration,
 }
@@ -71,9 +93,9 @@ pub(super) enum Opened<S> {
 }
 
 impl<S: AsyncRead + Unpin> Opening<S> {
-    pub(super) fn new(stream: S, head_timeout: Duration, idle_timeout: Duration) -> Self {
+    pub(super) fn new(stream: S, spoken: Spoken, head_timeout: Duration, idle_timeout: Duration) -> Self {
         let ahead = Ahead { stream, bytes: [0; BYTES_MAX], filled: 0, read: 0 };
-        Self { ahead, head_timeout, idle_timeout }
+        Self { ahead, spoken, head_timeout, idle_timeout }
     }
 
     /// Reads until it is known, or patience has run out. A connection that has said nothing yet is closed when the node
@@ -121,7 +143,7 @@ impl<S: AsyncRead + Unpin> Opening<S> {
                 *begun = Some(now);
                 timer.as_mut().reset(now + self.head_timeout);
             }
-            match judge(&self.ahead.bytes[..self.ahead.filled]) {
+            match self.spoken.judge(&self.ahead.bytes[..self.ahead.filled]) {
                 Heard::More => {}
                 known => return Poll::Ready(Ok(known)),
             }
@@ -201,7 +223,8 @@ mod tests {
 
     fn opening() -> (DuplexStream, impl Future<Output = Opened<DuplexStream>>) {
         let (ours, theirs) = tokio::io::duplex(1 << 10);
-        let hear = async move { Opening::new(theirs, HEAD, IDLE).hear(&Drain::default()).await };
+        let hear =
+            async move { Opening::new(theirs, Spoken::Either, HEAD, IDLE).hear(&Drain::default()).await };
         (ours, hear)
     }
 
@@ -219,6 +242,8 @@ mod tests {
             assert_eq!(judge(request.as_bytes()), Heard::Http1, "{request:?}");
         }
         assert!(matches!(judge(b"\x16\x03\x01"), Heard::Foreign(_)));
+        assert_eq!(Spoken::Http1.judge(PREFACE), Heard::Http1);
+        assert!(matches!(Spoken::Http2.judge(b"GET"), Heard::Foreign(_)));
         let data = [PREFACE.as_slice(), b"\0\0\0\0"].concat();
         assert!(matches!(judge(&data), Heard::Foreign(_)));
     }
@@ -264,7 +289,7 @@ mod tests {
         let (_client, theirs) = tokio::io::duplex(64);
         let drain = Drain::default();
         drain.wanted.store(true, std::sync::atomic::Ordering::Release);
-        let opened = Opening::new(theirs, HEAD, IDLE).hear(&drain).await;
+        let opened = Opening::new(theirs, Spoken::Either, HEAD, IDLE).hear(&drain).await;
         assert!(matches!(opened, Opened::Not(End::Closed)));
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cluster::world::World;
+use config::action::Scheme;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::{Authority, Scheme};
+use http::uri::{self, Authority};
 use http::{Method, Uri, Version};
 use tokio::time::Instant;
 
@@ -137,6 +138,11 @@ impl Received {
         self.0.arrival.caller.peer.ip()
     }
 
+    /// How it came in.
+    pub fn scheme(&self) -> Scheme {
+        self.0.arrival.caller.scheme
+    }
+
     /// Where and when it came in.
     pub fn arrival(&self) -> &Arrival {
         &self.0.arrival
@@ -184,8 +190,8 @@ fn host(parts: &Parts) -> Result<Box<str>, Refusal> {
 }
 
 /// Whether a `Host` field names what a target's authority names. Where one of them names no port, it is the scheme's.
-fn same_host(field: &str, authority: &Authority, scheme: Option<&Scheme>) -> bool {
-    let usual = if scheme == Some(&Scheme::HTTPS) { 443 } else { 80 };
+fn same_host(field: &str, authority: &Authority, scheme: Option<&uri::Scheme>) -> bool {
+    let usual = if scheme == Some(&uri::Scheme::HTTPS) { 443 } else { 80 };
     let port = |authority: &Authority| authority.port_u16().unwrap_or(usual);
     field.parse::<Authority>().is_ok_and(|field| {
         let host_is_same = field.host().eq_ignore_ascii_case(authority.host());

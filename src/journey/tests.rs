@@ -187,6 +187,8 @@ fn gateway(net: Arc<TestNet>, rule: Arc<RouteRule>, telemetry: &Telemetry) -> Ar
         waiters_max: 10,
         keys_max: 10,
         tokens_cached_max: 10,
+        tls_handshakes_max: 10,
+        tls_handshake_timeout: Duration::from_secs(5),
         http2: Default::default(),
     };
     let (_, views) = watch::channel(Arc::new(View::default()));
@@ -230,7 +232,8 @@ impl Client {
         let (stream, theirs) = tokio::io::duplex(1 << 16);
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one is free");
         let peer = ([192, 0, 2, 9], 4000).into();
-        let accepted = Accepted { stream: Box::new(theirs), peer, gateway, permit };
+        let accepted =
+            Accepted { stream: Box::new(theirs), peer, gateway, permit, entrance: Default::default() };
         let (actor, _) = Actor::spawn(None, ConnectionActor, accepted).await.expect("the actor starts");
         Self { stream, actor, net, telemetry }
     }

@@ -33,6 +33,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const ADMITTED_NS: HeaderName = HeaderName::from_static("quorumgate-admitted-ns");
 const SCREENED_NS: HeaderName = HeaderName::from_static("quorumgate-screened-ns");
 const CHARGES: HeaderName = HeaderName::from_static("quorumgate-charges");
+const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("quorumgate-client-certificate");
 /// Fields of ours; a client's are never believed.
 const OUR_PREFIX: &str = "quorumgate-";
 
@@ -89,7 +90,10 @@ pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&st
     if let Some(chain) = chain {
         headers.insert(X_FORWARDED_FOR, chain);
     }
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(arrival.caller.scheme.as_str()));
+    if let Some(certificate) = &arrival.caller.certificate {
+        headers.insert(CLIENT_CERTIFICATE, certificate.clone());
+    }
     match asked_host {
         Some(host) => headers.insert(X_FORWARDED_HOST, host),
         None => headers.remove(X_FORWARDED_HOST),

@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use super::clients;
 use super::identity::text;
 use super::upstream::split_host_port;
 use crate::ids::NodeName;
 use crate::node::{
-    ADMIN_LISTEN_DEFAULT, ClusterFile, Http2Limits, HttpFile, Limits, LogFile, NodeFile,
+    ADMIN_LISTEN_DEFAULT, ClusterFile, Http2Limits, Limits, LogFile, NodeFile,
     SNAPSHOT_AFTER_ENTRIES_DEFAULT, TlsFiles,
 };
 use crate::spot::{Notes, Spot, Wanted};
@@ -19,12 +20,12 @@ use crate::tree::{Node, quote};
 pub(crate) fn read(tree: &Node, dir: &Path, notes: &mut Notes) -> Option<NodeFile> {
     let root = Spot::root(tree);
     let mut fields =
-        root.fields(notes, &["name", "data", "cluster", "http", "admin", "limits", "log", "debug"])?;
+        root.fields(notes, &["name", "data", "cluster", "http", "https", "admin", "limits", "log", "debug"])?;
     let name = fields.required(notes, "name").and_then(|spot| spot.parse(notes, NodeName::parse));
     let data = fields.required(notes, "data").and_then(|spot| read_path(notes, &spot, dir));
     let cluster =
         fields.required(notes, "cluster").and_then(|spot| read_cluster(notes, &spot, dir, name.as_ref()));
-    let http = fields.required(notes, "http").and_then(|spot| read_http(notes, &spot));
+    let clients = clients::read(notes, &mut fields, dir);
     let admin = fields.or(notes, "admin", ADMIN_LISTEN_DEFAULT, read_admin);
     let limits = fields.optional("limits").map_or_else(Limits::default, |spot| read_limits(notes, &spot));
     let log = fields.or(notes, "log", LogFile::default(), read_log);
@@ -36,12 +37,14 @@ pub(crate) fn read(tree: &Node, dir: &Path, notes: &mut Notes) -> Option<NodeFil
             .or(notes, "snapshot_after_entries", debug.1, |notes, spot| spot.integer(notes, 8..=1_000_000));
         Some((stamp, after))
     });
+    let (http, https) = clients?;
     Some(NodeFile {
         name: name?,
         folder: dir.to_owned(),
         data: data?,
         cluster: cluster?,
-        http: http?,
+        http,
+        https,
         admin,
         limits,
         log,
@@ -51,7 +54,7 @@ pub(crate) fn read(tree: &Node, dir: &Path, notes: &mut Notes) -> Option<NodeFil
 }
 
 /// A path, joined to the file's folder unless it is absolute.
-fn read_path(notes: &mut Notes, spot: &Spot<'_>, dir: &Path) -> Option<PathBuf> {
+pub(super) fn read_path(notes: &mut Notes, spot: &Spot<'_>, dir: &Path) -> Option<PathBuf> {
     let path = spot.parse(notes, text)?;
     Some(Path::new(&path).components().filter(|part| *part != Component::CurDir).fold(
         dir.to_path_buf(),
@@ -140,13 +143,6 @@ fn read_tls(notes: &mut Notes, spot: &Spot<'_>, dir: &Path) -> Option<TlsFiles> 
     Some(TlsFiles { ca: ca?, certificate: certificate?, key: key? })
 }
 
-fn read_http(notes: &mut Notes, spot: &Spot<'_>) -> Option<HttpFile> {
-    let mut fields = spot.fields(notes, &["listen", "workers"])?;
-    let listen = fields.required(notes, "listen").and_then(|spot| spot.parse(notes, parse_socket));
-    let workers = fields.optional("workers").and_then(|spot| spot.integer(notes, 1..=1024));
-    Some(HttpFile { listen: listen?, workers: workers.and_then(|workers| u16::try_from(workers).ok()) })
-}
-
 fn read_admin(notes: &mut Notes, spot: &Spot<'_>) -> Option<SocketAddr> {
     let mut fields = spot.fields(notes, &["listen"])?;
     let spot = fields.optional("listen")?;
@@ -168,6 +164,8 @@ fn read_limits(notes: &mut Notes, spot: &Spot<'_>) -> Limits {
         "head_timeout",
         "body_idle_timeout",
         "idle_timeout",
+        "tls_handshakes_max",
+        "tls_handshake_timeout",
         "drain_timeout",
         "waiters_max",
         "keys_max",
@@ -183,6 +181,7 @@ fn read_limits(notes: &mut Notes, spot: &Spot<'_>) -> Limits {
     };
     let connections_max = count("connections_max", default.connections_max, 1_000_000);
     let headers_max = count("headers_max", u32::try_from(default.headers_max).unwrap_or(u32::MAX), 1_000);
+    let tls_handshakes_max = count("tls_handshakes_max", default.tls_handshakes_max, 100_000);
     let waiters_max = count("waiters_max", default.waiters_max, 1_000_000);
     let keys_max = count("keys_max", default.keys_max, 100_000_000);
     let tokens_cached_max = count("tokens_cached_max", default.tokens_cached_max, 10_000_000);
@@ -204,6 +203,8 @@ fn read_limits(notes: &mut Notes, spot: &Spot<'_>) -> Limits {
         head_timeout: time("head_timeout", default.head_timeout),
         body_idle_timeout: time("body_idle_timeout", default.body_idle_timeout),
         idle_timeout: time("idle_timeout", default.idle_timeout),
+        tls_handshakes_max,
+        tls_handshake_timeout: time("tls_handshake_timeout", default.tls_handshake_timeout),
         drain_timeout: time("drain_timeout", default.drain_timeout),
         waiters_max,
         keys_max,
@@ -270,7 +271,7 @@ fn read_log(notes: &mut Notes, spot: &Spot<'_>) -> Option<LogFile> {
     Some(LogFile { filter, json })
 }
 
-fn parse_socket(text: &str) -> Result<SocketAddr, Wanted> {
+pub(super) fn parse_socket(text: &str) -> Result<SocketAddr, Wanted> {
     text.parse().map_err(|_| {
         let help = text.starts_with("localhost:").then(|| "write 127.0.0.1 for localhost".to_owned());
         Wanted { help, ..Wanted::from("an address with a port, such as 127.0.0.1:8101 or [::1]:8101") }
