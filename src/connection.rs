@@ -1,23 +1,32 @@
 //! One client connection: an actor that owns the task which drives hyper, and ends with it.
 //!
+//! The client's first bytes say which HTTP it speaks.
+//!
 //! No handler of the actor lives as long as the connection: the task does, and its end, with its cause, is a message. The
 //! listener sends `Drain`.
 
+mod http2;
+#[cfg(test)]
+mod http2_tests;
+mod opening;
 pub mod pace;
 mod scan;
+mod streams;
 mod strict;
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use cluster::fatal::panic_text;
 use cluster::hooks::panic_point;
 use cluster::world::Stream;
+use config::action::Scheme;
 use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
 use http::StatusCode;
@@ -30,12 +39,15 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, error};
 
+use crate::journey::caller::Caller;
 use crate::journey::{Gateway, answer};
+use crate::tls::listening::{Failed, Listening};
 use crate::upstream::stall::Unstalled;
 use crate::upstream::tunnel::Tunnel;
+use opening::{Ahead, Opened, Opening, Spoken};
 use pace::{Late, Pace, Paced, Watch};
 use strict::{StandAside, Strict};
 
@@ -49,6 +61,15 @@ pub struct Accepted {
     pub gateway: Arc<Gateway>,
     /// The connection's place in the budget.
     pub permit: OwnedSemaphorePermit,
+    /// Where it came in.
+    pub entrance: Entrance,
+}
+
+/// What a connection has to pass before HTTP is spoken. Cheap to clone; one for each port.
+#[derive(Clone, Debug, Default)]
+pub struct Entrance {
+    /// None: plaintext.
+    pub tls: Option<Listening>,
 }
 
 /// What a connection is told.
@@ -69,6 +90,12 @@ pub enum End {
     Late(Late),
     /// The socket or the client's HTTP broke.
     Broken(hyper::Error),
+    /// The socket broke before any HTTP was spoken.
+    Lost(io::Error),
+    /// It does not speak what is spoken here.
+    Foreign(&'static str),
+    /// There was no TLS handshake.
+    Unsecured(Failed),
     /// A bug of ours; the text of the panic.
     Panicked(String),
 }
@@ -92,16 +119,25 @@ struct Drain {
     task: AtomicWaker,
 }
 
+impl Drain {
+    /// Whether it was said; if not, it wakes the caller once it is.
+    fn is_wanted(&self, cx: &Context<'_>) -> bool {
+        self.task.register(cx.waker());
+        self.wanted.load(Ordering::Acquire)
+    }
+}
+
 impl Actor for ConnectionActor {
     type Msg = Msg;
     type State = State;
     type Arguments = Accepted;
 
     async fn pre_start(&self, me: ActorRef<Msg>, accepted: Accepted) -> Result<State, ActorProcessingErr> {
-        let Accepted { stream, peer, gateway, permit } = accepted;
+        let Accepted { stream, peer, gateway, permit, entrance } = accepted;
         let drain = Arc::new(Drain::default());
         gateway.recorder.connection_opened();
-        let served = AssertUnwindSafe(serve(stream, peer, gateway.clone(), drain.clone())).catch_unwind();
+        let served = AssertUnwindSafe(serve(stream, entrance, peer, gateway.clone(), drain.clone()));
+        let served = served.catch_unwind();
         let task = tokio::spawn(async move {
             let end = served.await.unwrap_or_else(|panic| End::Panicked(panic_text(panic.as_ref())));
             drop(permit);
@@ -140,22 +176,76 @@ impl Drop for State {
 }
 
 /// Drives one connection to its end.
-async fn serve(stream: Box<dyn Stream>, peer: SocketAddr, gateway: Arc<Gateway>, drain: Arc<Drain>) -> End {
+async fn serve(
+    mut stream: Box<dyn Stream>,
+    entrance: Entrance,
+    peer: SocketAddr,
+    gateway: Arc<Gateway>,
+    drain: Arc<Drain>,
+) -> End {
     let limits = &gateway.limits;
-    let pace = Arc::new(Pace::new(limits.head_timeout, limits.idle_timeout));
-    let aside = StandAside::default();
+    let mut caller = Caller::new(peer);
+    let mut spoken = Spoken::Either;
+    if let Some(tls) = &entrance.tls {
+        // Boxed, as everything that is done once for a connection: it would carry the size to its end.
+        let secured = match Box::pin(tls.shake(stream)).await {
+            Ok(secured) => secured,
+            Err(failed) => {
+                gateway.recorder.connection_failed(failed.slug());
+                return End::Unsecured(failed);
+            }
+        };
+        // Over TLS, HTTP/2 is agreed on by ALPN alone (RFC 9113 section 3.2).
+        spoken = if secured.is_http2 { Spoken::Http2 } else { Spoken::Http1 };
+        caller.scheme = Scheme::Https;
+        caller.certificate = secured.certificate;
+        stream = secured.stream;
+    }
+    let caller = Arc::new(caller);
     let stream = Unstalled::new(stream, limits.body_idle_timeout);
-    let stream = Paced::new(Strict::new(stream, peer, limits.head_bytes_max, aside.clone()), pace.clone());
+    let opening = Opening::new(stream, spoken, limits.head_timeout, limits.idle_timeout);
+    match opening.hear(&drain).await {
+        Opened::Http1(stream, begun) => http1(stream, begun, caller, gateway, drain).await,
+        // Boxed: most connections speak HTTP/1.1, and would carry its size.
+        Opened::Http2(stream) => Box::pin(http2::serve(stream, caller, gateway, drain)).await,
+        Opened::Late(stream, late) => {
+            if late == Late::Head {
+                say_late(stream, limits.body_idle_timeout).await;
+            }
+            End::Late(late)
+        }
+        Opened::Not(end) => {
+            if let End::Foreign(what) = end {
+                gateway.recorder.connection_failed(what);
+            }
+            end
+        }
+    }
+}
+
+/// Drives HTTP/1.1. `begun`: since when its first head is coming in.
+async fn http1(
+    stream: Ahead<Unstalled<Box<dyn Stream>>>,
+    begun: Instant,
+    caller: Arc<Caller>,
+    gateway: Arc<Gateway>,
+    drain: Arc<Drain>,
+) -> End {
+    let limits = &gateway.limits;
+    let pace = Arc::new(Pace::begun(begun, limits.head_timeout, limits.idle_timeout));
+    let aside = StandAside::default();
+    let stream = Strict::new(stream, caller.peer, limits.head_bytes_max, aside.clone());
+    let stream = Paced::new(stream, pace.clone());
     let next = Arc::new(Mutex::new(None::<Box<Tunnel>>));
     let service = {
         let (gateway, pace, next) = (gateway.clone(), pace.clone(), next.clone());
         service_fn(move |request: http::Request<Incoming>| {
             pace.request();
-            let (gateway, pace) = (gateway.clone(), pace.clone());
+            let (gateway, pace, caller) = (gateway.clone(), pace.clone(), caller.clone());
             let (aside, next) = (aside.clone(), next.clone());
             async move {
                 panic_point("connection");
-                let mut answered = answer(&gateway, peer, request).await;
+                let mut answered = answer(&gateway, &caller, request).await;
                 if answered.status() == StatusCode::SWITCHING_PROTOCOLS {
                     aside.stand();
                 }
@@ -180,8 +270,7 @@ async fn serve(stream: Box<dyn Stream>, peer: SocketAddr, gateway: Arc<Gateway>,
     let mut timer = std::pin::pin!(tokio::time::sleep(limits.head_timeout));
     let mut draining = false;
     let end = std::future::poll_fn(|cx| {
-        drain.task.register(cx.waker());
-        if !draining && drain.wanted.load(Ordering::Acquire) {
+        if drain.is_wanted(cx) && !draining {
             draining = true;
             Pin::new(&mut connection).graceful_shutdown();
         }

@@ -53,7 +53,7 @@ impl Direct {
             Self::Redirect(status, redirect) => {
                 let received = admitted.received();
                 let matched = &admitted.rule().route.matches.path;
-                let asked = (received.host(), received.path(), received.query());
+                let asked = (received.scheme(), received.host(), received.path(), received.query());
                 let mut response = Response::new(Bytes::new());
                 *response.status_mut() = *status;
                 if let Ok(location) = HeaderValue::try_from(location(redirect, matched, asked)) {
@@ -96,13 +96,13 @@ fn status_of(good: Option<u16>, found: u16) -> Result<StatusCode, String> {
 
 /// Where a client is sent: made anew of a scheme, a host, a path and a query, so that none of them can be read as another.
 ///
-/// - `asked`: the request's host, path and query.
-fn location(redirect: &Redirect, matched: &Path, asked: (&str, &str, Option<&str>)) -> String {
-    let (host, path, query) = asked;
+/// - `asked`: the request's scheme, host, path and query.
+fn location(redirect: &Redirect, matched: &Path, asked: (Scheme, &str, &str, Option<&str>)) -> String {
+    let (came_by, host, path, query) = asked;
     let mut text = String::new();
     let Redirect { scheme, host: other, port, path: new, .. } = redirect;
     if scheme.is_some() || other.is_some() || port.is_some() {
-        let scheme = scheme.unwrap_or(Scheme::Http);
+        let scheme = scheme.unwrap_or(came_by);
         text.push_str(scheme.as_str());
         text.push_str("://");
         text.push_str(other.as_deref().unwrap_or(host));
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_location_keeps_what_the_redirect_leaves_out() {
         let old = Path::Prefix("/old".into());
-        let asked = ("api.test", "/old/a", Some("b=c&d"));
+        let asked = (Scheme::Http, "api.test", "/old/a", Some("b=c&d"));
         let new = || Some(NewPath::Prefix("/new".into()));
         let of = |redirect: &Redirect| location(redirect, &old, asked);
         assert_eq!(of(&to(new())), "/new/a?b=c&d");
@@ -142,6 +142,11 @@ mod tests {
         assert_eq!(of(&https), "https://api.test/old/a?b=c&d");
         assert_eq!(of(&Redirect { port: Some(443), ..https.clone() }), "https://api.test/old/a?b=c&d");
         assert_eq!(of(&Redirect { port: Some(8443), ..https }), "https://api.test:8443/old/a?b=c&d");
+        let by_tls = (Scheme::Https, asked.1, asked.2, asked.3);
+        assert_eq!(
+            location(&Redirect { port: Some(443), ..to(None) }, &old, by_tls),
+            "https://api.test/old/a?b=c&d"
+        );
         let other = Redirect { host: Some("other.example".into()), ..to(new()) };
         assert_eq!(of(&other), "http://other.example/new/a?b=c&d");
     }
@@ -168,12 +173,12 @@ mod tests {
                 for redirect in
                     [to(None), to(Some(NewPath::Prefix("/".into()))), to(Some(NewPath::Path("/n".into())))]
                 {
-                    let text = location(&redirect, &any, ("h", path, query));
+                    let text = location(&redirect, &any, (Scheme::Http, "h", path, query));
                     // then the location is a path on this host, and a field value
                     assert!(text.starts_with('/') && !text.starts_with("//"), "{text:?}");
                     assert!(text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\'), "{text:?}");
                     let there = Redirect { host: Some("there.example".into()), ..redirect };
-                    let text = location(&there, &any, ("h", path, query));
+                    let text = location(&there, &any, (Scheme::Http, "h", path, query));
                     let uri: http::Uri = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
                     assert_eq!(uri.host(), Some("there.example"), "{text}");
                 }

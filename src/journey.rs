@@ -6,6 +6,8 @@
 //! ```
 //! Each arrow consumes what is on its left, or refuses. Whatever comes out, `response` turns it into an answer.
 
+/// Who sent it.
+pub mod caller;
 /// What each step hands to the next.
 pub mod evidence;
 /// How old the view may be.
@@ -13,7 +15,6 @@ pub mod freshness;
 /// A request as it was received.
 pub mod received;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ use crate::telemetry::{Answer, Recorder};
 use crate::upstream::body::ClientBody;
 use crate::upstream::pool::Pool;
 use crate::upstream::{self, Outgoing, Reply};
+use caller::Caller;
 use evidence::{Admitted, Aim, Authenticated, RouteRule, Routed, Screened, Spent};
 use freshness::Freshness;
 use received::{Arrival, Received, RequestIds};
@@ -162,27 +164,27 @@ impl Trail {
 /// One request of a connection, answered. Never fails: what goes wrong is an answer, too.
 pub async fn answer(
     gateway: &Gateway,
-    peer: SocketAddr,
+    caller: &Arc<Caller>,
     request: http::Request<Incoming>,
 ) -> Response<AnswerBody> {
-    let arrival = Arrival { id: gateway.ids.next(), peer, at: Instant::now() };
+    let arrival = Arrival { id: gateway.ids.next(), caller: caller.clone(), at: Instant::now() };
     gateway.recorder.received();
     let limits = &gateway.limits;
     let (parts, incoming) = request.into_parts();
     let method = parts.method.clone();
     let body = ClientBody::new(incoming, limits.body_bytes_max, limits.body_idle_timeout);
     let mut trail = Trail { grpc: grpc::content_type(&parts.headers).cloned(), ..Trail::default() };
-    let outcome = match Received::check(parts, body, arrival, limits.body_bytes_max) {
+    let outcome = match Received::check(parts, body, arrival.clone(), limits.body_bytes_max) {
         Ok(received) => journey(gateway, received, &mut trail).await,
         Err(refusal) => Err(refusal),
     };
-    finish(gateway, arrival, &method, trail, outcome)
+    finish(gateway, &arrival, &method, trail, outcome)
 }
 
 /// Answers, counts, logs.
 fn finish(
     gateway: &Gateway,
-    arrival: Arrival,
+    arrival: &Arrival,
     method: &Method,
     mut trail: Trail,
     outcome: Result<Answered, Refusal>,
@@ -225,14 +227,14 @@ fn finish(
 /// The access log, and now and then a warning where somebody else than the client has to act.
 fn log(
     gateway: &Gateway,
-    arrival: Arrival,
+    arrival: &Arrival,
     method: &Method,
     trail: &Trail,
     status: u16,
     total: Duration,
     refusal: Option<&Refusal>,
 ) {
-    let (id, peer) = (arrival.id, arrival.peer);
+    let (id, peer) = (arrival.id, arrival.caller.peer);
     let (route, upstream) =
         (trail.route().map_or("", RouteName::as_str), trail.upstream().map_or("", UpstreamName::as_str));
     let total_us = total.as_micros() as u64;

@@ -1,6 +1,7 @@
-//! The accepting side of one data-plane thread: an actor that owns the accept loop, and supervises its connections.
+//! The accepting side of one data-plane thread: an actor that owns its accept loops, one for each port, and supervises their
+//! connections.
 //!
-//! The node keeps the socket and hands it in, so that a listener that is started again takes over the same accept queue. A
+//! The node keeps the sockets and hands them in, so that a listener that is started again takes over the same accept queues. A
 //! connection takes its place in the process's budget before anything is spawned for it.
 
 use std::io;
@@ -18,7 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tracing::{error, warn};
 
-use crate::connection::{self, Accepted, ConnectionActor};
+use crate::connection::{self, Accepted, ConnectionActor, Entrance};
 use crate::journey::Gateway;
 use crate::node::restarts::{Restart, Restarts};
 
@@ -27,6 +28,7 @@ use crate::node::restarts::{Restart, Restarts};
 pub struct Door {
     socket: Arc<Mutex<Box<dyn Socket>>>,
     address: std::net::SocketAddr,
+    entrance: Entrance,
 }
 
 impl std::fmt::Debug for Door {
@@ -36,15 +38,20 @@ impl std::fmt::Debug for Door {
 }
 
 impl Door {
-    /// Keeps `socket`.
-    pub fn new(socket: Box<dyn Socket>) -> Self {
+    /// Keeps `socket`, whose connections come in by `entrance`.
+    pub fn new(socket: Box<dyn Socket>, entrance: Entrance) -> Self {
         let address = socket.local_addr();
-        Self { socket: Arc::new(Mutex::new(socket)), address }
+        Self { socket: Arc::new(Mutex::new(socket)), address, entrance }
     }
 
     /// Where it listens; the port is never 0.
     pub fn address(&self) -> std::net::SocketAddr {
         self.address
+    }
+
+    /// Whether it is for TLS.
+    pub fn is_tls(&self) -> bool {
+        self.entrance.tls.is_some()
     }
 }
 
@@ -69,18 +76,18 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Starts accepting under `supervisor`, on the calling thread's runtime, where all its connections then live.
+    /// Starts accepting at all `doors` under `supervisor`, on the calling thread's runtime, where all its connections then live.
     ///
     /// # Errors
     /// If the actor cannot be spawned.
     pub async fn start(
-        door: Door,
+        doors: Vec<Door>,
         gateway: Arc<Gateway>,
         budget: Budget,
         supervisor: ActorCell,
     ) -> Result<Self, SpawnErr> {
         let (open, watched) = watch::channel(0);
-        let arguments = Arguments { door, gateway, budget, open };
+        let arguments = Arguments { doors, gateway, budget, open };
         let (actor, _) = Actor::spawn_linked(None, ListenerActor, arguments, supervisor).await?;
         Ok(Self { actor, open: watched })
     }
@@ -110,13 +117,13 @@ impl Listener {
 pub enum Msg {
     /// From the node: accept no more, let requests finish.
     Drain,
-    /// From the accept loop, which never ends in order: the text of its panic.
-    Panicked(String),
+    /// From an accept loop, which never ends in order: its place, and the text of its panic.
+    Panicked(usize, String),
 }
 
 /// The actor's arguments.
 pub struct Arguments {
-    door: Door,
+    doors: Vec<Door>,
     gateway: Arc<Gateway>,
     budget: Budget,
     open: watch::Sender<u32>,
@@ -138,16 +145,25 @@ pub struct GaveUp(String);
 
 /// What the actor keeps.
 pub struct State {
-    accepting: AbortHandle,
-    hall: Hall,
+    accepting: Vec<AbortHandle>,
+    /// One for each door.
+    halls: Vec<Hall>,
+    gateway: Arc<Gateway>,
+    open: Arc<watch::Sender<u32>>,
     draining: bool,
     restarts: Restarts,
 }
 
-/// However the actor ends, it lets go of the socket.
+impl State {
+    fn stop_accepting(&self) {
+        self.accepting.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// However the actor ends, it lets go of the sockets.
 impl Drop for State {
     fn drop(&mut self) {
-        self.accepting.abort();
+        self.stop_accepting();
     }
 }
 
@@ -161,29 +177,32 @@ impl Actor for ListenerActor {
     type Arguments = Arguments;
 
     async fn pre_start(&self, me: ActorRef<Msg>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments { door, gateway, budget, open } = arguments;
-        let hall = Hall { door, gateway, budget, open: Arc::new(open) };
-        let accepting = begin(&hall, me);
-        Ok(State { accepting, hall, draining: false, restarts: Restarts::default() })
+        let Arguments { doors, gateway, budget, open } = arguments;
+        let open = Arc::new(open);
+        let hall = |door| Hall { door, gateway: gateway.clone(), budget: budget.clone(), open: open.clone() };
+        let halls: Vec<Hall> = doors.into_iter().map(hall).collect();
+        let accepting =
+            halls.iter().enumerate().map(|(place, hall)| begin(place, hall, me.clone())).collect();
+        Ok(State { accepting, halls, gateway, open, draining: false, restarts: Restarts::default() })
     }
 
     async fn handle(&self, me: ActorRef<Msg>, msg: Msg, state: &mut State) -> Result<(), ActorProcessingErr> {
         match msg {
             Msg::Drain => {
                 state.draining = true;
-                state.accepting.abort();
+                state.stop_accepting();
                 for connection in me.get_cell().get_children() {
                     // One that has just ended needs no word.
                     let _ = connection.send_message(connection::Msg::Drain);
                 }
                 Ok(())
             }
-            Msg::Panicked(_) if state.draining => Ok(()),
+            Msg::Panicked(..) if state.draining => Ok(()),
             // The connections know nothing of it, and go on.
-            Msg::Panicked(text) => match state.restarts.ask(state.hall.gateway.world.clock.boot()) {
+            Msg::Panicked(place, text) => match state.restarts.ask(state.gateway.world.clock.boot()) {
                 Restart::Allowed => {
                     error!(panic = text, "accept loop panicked, started again");
-                    state.accepting = begin(&state.hall, me);
+                    state.accepting[place] = begin(place, &state.halls[place], me);
                     Ok(())
                 }
                 Restart::Exhausted => Err(GaveUp(text).into()),
@@ -200,10 +219,10 @@ impl Actor for ListenerActor {
         match event {
             SupervisionEvent::ActorFailed(_, reason) => {
                 error!(%reason, "connection actor failed");
-                state.hall.open.send_modify(|open| *open = open.saturating_sub(1));
+                state.open.send_modify(|open| *open = open.saturating_sub(1));
             }
             SupervisionEvent::ActorTerminated(..) => {
-                state.hall.open.send_modify(|open| *open = open.saturating_sub(1))
+                state.open.send_modify(|open| *open = open.saturating_sub(1))
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
@@ -221,12 +240,12 @@ const BACK_OFF_MIN: Duration = Duration::from_millis(10);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
 /// Begins to accept, in a task of its own whose panic is a message.
-fn begin(hall: &Hall, me: ActorRef<Msg>) -> AbortHandle {
+fn begin(place: usize, hall: &Hall, me: ActorRef<Msg>) -> AbortHandle {
     let accepting = AssertUnwindSafe(accept(hall.clone(), me.get_cell())).catch_unwind();
     let task = tokio::spawn(async move {
         let Err(panic) = accepting.await;
         // The actor may have been stopped: then nobody asks.
-        let _ = me.send_message(Msg::Panicked(panic_text(&*panic)));
+        let _ = me.send_message(Msg::Panicked(place, panic_text(&*panic)));
     });
     task.abort_handle()
 }
@@ -254,7 +273,8 @@ async fn accept(hall: Hall, me: ActorCell) -> std::convert::Infallible {
             gateway.recorder.connection_refused();
             continue;
         };
-        let accepted = Accepted { stream, peer, gateway: gateway.clone(), permit };
+        let entrance = door.entrance.clone();
+        let accepted = Accepted { stream, peer, gateway: gateway.clone(), permit, entrance };
         open.send_modify(|open| *open += 1);
         if let Err(error) = Actor::spawn_linked(None, ConnectionActor, accepted, me.clone()).await {
             open.send_modify(|open| *open = open.saturating_sub(1));
@@ -340,9 +360,9 @@ mod tests {
         let (clients, socket) = mpsc::channel(8);
         let telemetry = Telemetry::new();
         let (node, _) = Actor::spawn(None, Node, ()).await.expect("the node starts");
-        let door = Door::new(Box::new(Channel(socket)));
+        let door = Door::new(Box::new(Channel(socket)), Entrance::default());
         let listener =
-            Listener::start(door, quiet_gateway(&telemetry), Budget::new(1), node.get_cell()).await;
+            Listener::start(vec![door], quiet_gateway(&telemetry), Budget::new(1), node.get_cell()).await;
         let listener = listener.expect("the listener starts");
         // when two clients come
         let (mut first, mut second) = (connect(&clients).await, connect(&clients).await);
@@ -358,9 +378,10 @@ mod tests {
         let (clients, socket) = mpsc::channel(8);
         let telemetry = Telemetry::new();
         let (node, _) = Actor::spawn(None, Node, ()).await.expect("the node starts");
-        let (door, budget) = (Door::new(Box::new(Channel(socket))), Budget::new(8));
-        let start =
-            || Listener::start(door.clone(), quiet_gateway(&telemetry), budget.clone(), node.get_cell());
+        let (door, budget) = (Door::new(Box::new(Channel(socket)), Entrance::default()), Budget::new(8));
+        let start = || {
+            Listener::start(vec![door.clone()], quiet_gateway(&telemetry), budget.clone(), node.get_cell())
+        };
         let first = start().await.expect("the listener starts");
         first.actor.stop_and_wait(None, None).await.expect("it stops");
         let mut client = connect(&clients).await;
@@ -394,9 +415,9 @@ mod tests {
         let (clients, socket) = mpsc::channel(8);
         let telemetry = Telemetry::new();
         let (node, _) = Actor::spawn(None, Node, ()).await.expect("the node starts");
-        let door = Door::new(Box::new(Trapped(socket)));
+        let door = Door::new(Box::new(Trapped(socket)), Entrance::default());
         let listener =
-            Listener::start(door, quiet_gateway(&telemetry), Budget::new(8), node.get_cell()).await;
+            Listener::start(vec![door], quiet_gateway(&telemetry), Budget::new(8), node.get_cell()).await;
         let listener = listener.expect("the listener starts");
         let connect = async || {
             let (ours, theirs) = tokio::io::duplex(1 << 16);

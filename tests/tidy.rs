@@ -11,8 +11,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("axum", &["src/admin"]),
     ("hdrhistogram", &["src/telemetry"]),
     ("rcgen", &["src/command/pki.rs", "src/tls", "cluster/src/tls", "cluster/src/peer"]),
+    ("rustls", &["cluster/src/tls", "src/tls"]),
     ("tokio_rustls", &["src/tls", "cluster/src/tls"]),
-    ("x509_parser", &["cluster/src/tls"]),
+    ("x509_parser", &["cluster/src/tls", "src/tls"]),
     ("regex_syntax", &["config/src/pattern.rs"]),
     ("serde_saphyr", &["config/src", "simulation/src/plan/schema.rs"]),
 ];

@@ -5,6 +5,7 @@
 
 mod action;
 mod amount;
+mod clients;
 mod identity;
 mod matching;
 pub(crate) mod node;

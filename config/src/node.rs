@@ -41,6 +41,8 @@ pub struct NodeFile {
     pub cluster: ClusterFile,
     /// The clients' side.
     pub http: HttpFile,
+    /// The clients' side, over TLS.
+    pub https: Option<HttpsFile>,
     /// The operators' side: a loopback address.
     pub admin: SocketAddr,
     /// Process limits.
@@ -83,10 +85,54 @@ pub struct TlsFiles {
 /// The clients' listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpFile {
-    /// Where requests come in.
-    pub listen: SocketAddr,
+    /// Where requests come in without TLS; none: only with it.
+    pub listen: Option<SocketAddr>,
     /// Data-plane threads, ≥ 1; none: one a core.
     pub workers: Option<u16>,
+}
+
+/// The clients' listener for TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpsFile {
+    /// Where requests come in.
+    pub listen: SocketAddr,
+    /// One or more; the first is for clients that name no host, or one that none of them bears.
+    pub certificates: Vec<CertificateFiles>,
+    /// Refuses those clients instead.
+    pub strict: bool,
+    /// CAs of clients' certificates; none: clients are not asked for any.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client has to show one.
+    pub client_certificate: ClientCertificate,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+}
+
+/// PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// A certificate, then intermediates.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Whether a client has to show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// It has.
+    Required,
+    /// It may; one that it shows has to be good.
+    Optional,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2.
+    Tls12,
+    /// 1.3.
+    Tls13,
 }
 
 /// Explicit limits of one process.
@@ -106,6 +152,10 @@ pub struct Limits {
     pub body_idle_timeout: Duration,
     /// A connection without a request is closed after this.
     pub idle_timeout: Duration,
+    /// TLS handshakes at once.
+    pub tls_handshakes_max: u32,
+    /// Until a TLS handshake is done, its wait for a place included.
+    pub tls_handshake_timeout: Duration,
     /// How long connections may finish at shutdown.
     pub drain_timeout: Duration,
     /// Requests that wait for quota tokens at once.
@@ -114,6 +164,31 @@ pub struct Limits {
     pub keys_max: u32,
     /// Verified tokens remembered at once.
     pub tokens_cached_max: u32,
+    /// HTTP/2 alone.
+    pub http2: Http2Limits,
+}
+
+/// Explicit limits of one client's HTTP/2 connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http2Limits {
+    /// Streams at once.
+    pub streams_max: u32,
+    /// Bytes of a stream's body that a client may send before they are read.
+    pub stream_window_bytes: u32,
+    /// The same of all streams together.
+    pub connection_window_bytes: u32,
+    /// The longest frame that is taken, 16 KiB or more.
+    pub frame_bytes_max: u32,
+    /// Bytes of a stream's answer that wait for the client to read.
+    pub send_buffer_bytes_max: u32,
+    /// Streams that a client resets before they are looked at (CVE-2023-44487), until its connection is closed.
+    pub resets_pending_max: u32,
+    /// Streams that we reset because of what a client did to them (CVE-2025-8671), until its connection is closed.
+    pub resets_local_max: u32,
+    /// How often a client is asked whether it is still there.
+    pub ping_interval: Duration,
+    /// How long it has to answer.
+    pub ping_timeout: Duration,
 }
 
 /// How much is logged, and as what.
@@ -141,10 +216,37 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             body_idle_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
+            tls_handshakes_max: 256,
+            tls_handshake_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(30),
             waiters_max: 10_000,
             keys_max: 1_000_000,
             tokens_cached_max: 100_000,
+            http2: Http2Limits::default(),
+        }
+    }
+}
+
+impl Http2Limits {
+    /// The longest window that the protocol has.
+    pub const WINDOW_BYTES_MAX: u64 = (1 << 31) - 1;
+    /// The shortest and the longest frame that a peer may be told to keep to.
+    pub const FRAME_BYTES: std::ops::RangeInclusive<u64> = (16 << 10)..=(1 << 24) - 1;
+}
+
+/// A browser's page fits, and a connection that does its worst costs some 8 MiB.
+impl Default for Http2Limits {
+    fn default() -> Self {
+        Self {
+            streams_max: 100,
+            stream_window_bytes: 256 << 10,
+            connection_window_bytes: 1 << 20,
+            frame_bytes_max: 16 << 10,
+            send_buffer_bytes_max: 64 << 10,
+            resets_pending_max: 20,
+            resets_local_max: 1024,
+            ping_interval: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(10),
         }
     }
 }

@@ -44,8 +44,54 @@ pub fn node() -> Value {
         ("plaintext", boolean(), "No TLS, on loopback addresses alone."),
     ];
     let http = [
-        ("listen", text(), "Where requests come in, as address:port."),
+        ("listen", text(), "Where requests come in without TLS, as address:port."),
         ("workers", integer(1, 1024), "Data-plane threads; without it, one a core."),
+    ];
+    let certificate =
+        [("certificate", text(), "A certificate, then intermediates."), ("key", text(), "Its private key.")];
+    let certificate = object(&["certificate", "key"], certificate);
+    let https = [
+        ("listen", text(), "Where requests come in over TLS, as address:port."),
+        (
+            "certificates",
+            json!({"type": "array", "items": certificate, "minItems": 1, "maxItems": 1000}),
+            "PEM files; the client's SNI chooses by their DNS names, and without a match it is the first.",
+        ),
+        ("strict", boolean(), "Refuses clients whose SNI matches none."),
+        ("client_ca", text(), "CAs of clients' certificates; without it, clients are not asked for any."),
+        (
+            "client_certificate",
+            json!({"enum": ["required", "optional"]}),
+            "Whether a client has to show one.",
+        ),
+        ("min_version", json!({"enum": ["tls1.2", "tls1.3"]}), "The oldest version that is spoken."),
+    ];
+    let http2 = [
+        ("streams_max", integer(1, 10_000), "Streams at once, of one connection."),
+        (
+            "stream_window_bytes",
+            size(),
+            "Bytes of a stream's body that may be sent before they are read, 1KiB or more.",
+        ),
+        ("connection_window_bytes", size(), "The same of all streams together, 64KiB or more."),
+        ("frame_bytes_max", size(), "The longest frame that is taken, 16KiB or more."),
+        (
+            "send_buffer_bytes_max",
+            size(),
+            "Bytes of a stream's answer that wait for the client, 1KiB or more.",
+        ),
+        (
+            "resets_pending_max",
+            integer(1, 10_000),
+            "Streams that a client resets before they are looked at, until its connection is closed.",
+        ),
+        (
+            "resets_local_max",
+            integer(1, 100_000),
+            "Streams that are reset because of what a client did to them, until its connection is closed.",
+        ),
+        ("ping_interval", duration(), "How often a client is asked whether it is still there."),
+        ("ping_timeout", duration(), "How long it has to answer."),
     ];
     let limits = [
         ("connections_max", integer(1, 1_000_000), "Client connections at once."),
@@ -55,10 +101,13 @@ pub fn node() -> Value {
         ("head_timeout", duration(), "Until a request's head is complete."),
         ("body_idle_timeout", duration(), "Longest silence of a client inside its body."),
         ("idle_timeout", duration(), "A connection without a request is closed after this."),
+        ("tls_handshakes_max", integer(1, 100_000), "TLS handshakes at once."),
+        ("tls_handshake_timeout", duration(), "Until a TLS handshake is done."),
         ("drain_timeout", duration(), "How long connections may finish at shutdown."),
         ("waiters_max", integer(1, 1_000_000), "Requests that wait for quota tokens at once."),
         ("keys_max", integer(1, 100_000_000), "Lease cells held at once."),
         ("tokens_cached_max", integer(1, 10_000_000), "Verified tokens remembered at once."),
+        ("http2", object(&[], http2), "Of one client's HTTP/2 connection."),
     ];
     let log = [
         ("filter", text(), "Such as `info`, or `info,quorumgate=debug`."),
@@ -72,13 +121,14 @@ pub fn node() -> Value {
         ("name", json!({"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"}), "This node."),
         ("data", text(), "The folder of everything this node keeps."),
         ("cluster", object(&["listen"], cluster), "How the node meets its peers."),
-        ("http", object(&["listen"], http), "The clients' side."),
+        ("http", object(&[], http), "The clients' side; it says where to listen unless `https` does."),
+        ("https", object(&["listen", "certificates"], https), "The clients' side, over TLS."),
         ("admin", object(&[], [("listen", text(), "A loopback address:port.")]), "The operators' side."),
         ("limits", object(&[], limits), "Explicit limits of the process."),
         ("log", object(&[], log), "How much is logged, and as what."),
         ("debug", object(&[], debug), "For measuring, never in production."),
     ];
-    document("quorumgate: node file", object(&["name", "data", "cluster", "http"], sections))
+    document("quorumgate: node file", object(&["name", "data", "cluster"], sections))
 }
 
 /// A schema with a title, as editors show it.

@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use config::gateway::GatewayDocument;
 use config::mistake::render;
 use http::Uri;
 use tokio::time::Instant;
 
+use crate::journey::caller::Caller;
 use crate::journey::received::{Arrival, Received, RequestId};
 use crate::router::explain::Why;
 use crate::router::{Asked, Table};
@@ -99,7 +101,8 @@ impl Request {
             request = request.header(name.trim(), value.trim());
         }
         let (parts, ()) = request.body(()).map_err(|error| error.to_string())?.into_parts();
-        let arrival = Arrival { id: RequestId(0), peer: (self.source, 0).into(), at: Instant::now() };
+        let caller = Arc::new(Caller::new((self.source, 0).into()));
+        let arrival = Arrival { id: RequestId(0), caller, at: Instant::now() };
         Received::check(parts, ClientBody::empty(), arrival, u64::MAX).map_err(|refusal| refusal.to_string())
     }
 }

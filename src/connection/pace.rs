@@ -44,8 +44,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(head_timeout: Duration, idle_timeout: Duration) -> Self {
-        Self { doing: Mutex::new(Doing::Idle(None)), head_timeout, idle_timeout }
+    /// Of a connection whose first head has begun.
+    pub(super) fn begun(at: Instant, head_timeout: Duration, idle_timeout: Duration) -> Self {
+        Self { doing: Mutex::new(Doing::Head(Some(at))), head_timeout, idle_timeout }
     }
 
     /// Bytes came in.
@@ -193,9 +194,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_byte_of_a_head_shortens_patience_and_a_request_ends_it() {
         // given a connection that has waited for a while
-        let pace = Pace::new(HEAD, IDLE);
         let begin = Instant::now();
+        let pace = Pace::begun(begin, HEAD, IDLE);
         let at = |now: Instant| pace.deadline(|| now);
+        assert_eq!(at(begin), Some((Late::Head, begin + HEAD)));
+        pace.request();
+        pace.answered();
         assert_eq!(at(begin), Some((Late::Idle, begin + IDLE)));
         // when a head begins, and goes on
         let later = begin + Duration::from_secs(30);
@@ -213,8 +217,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn patience_runs_out_on_time_however_early_the_timer_rings() {
-        let pace = Pace::new(HEAD, IDLE);
         let begin = Instant::now();
+        let pace = Pace::begun(begin, HEAD, IDLE);
+        pace.answered();
         let mut timer = std::pin::pin!(tokio::time::sleep(Duration::from_secs(1)));
         let late = std::future::poll_fn(|cx| pace.poll_late(timer.as_mut(), cx)).await;
         assert_eq!((late, begin.elapsed()), (Late::Idle, IDLE));

@@ -2,15 +2,19 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cluster::world::World;
+use config::action::Scheme;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use http::uri::{self, Authority};
 use http::{Method, Uri, Version};
 use tokio::time::Instant;
 
+use super::caller::Caller;
 use crate::fields;
 use crate::refusal::Refusal;
 use crate::upstream::body::ClientBody;
@@ -56,12 +60,12 @@ impl RequestIds {
 }
 
 /// Where and when a request came in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Arrival {
     /// Names the request.
     pub id: RequestId,
-    /// The client's end of the connection.
-    pub peer: SocketAddr,
+    /// Who sent it.
+    pub caller: Arc<Caller>,
     /// When the head was complete.
     pub at: Instant,
 }
@@ -131,12 +135,17 @@ impl Received {
 
     /// The client's address. No header changes it.
     pub fn address(&self) -> IpAddr {
-        self.0.arrival.peer.ip()
+        self.0.arrival.caller.peer.ip()
+    }
+
+    /// How it came in.
+    pub fn scheme(&self) -> Scheme {
+        self.0.arrival.caller.scheme
     }
 
     /// Where and when it came in.
-    pub fn arrival(&self) -> Arrival {
-        self.0.arrival
+    pub fn arrival(&self) -> &Arrival {
+        &self.0.arrival
     }
 
     /// For the upstream.
@@ -179,24 +188,41 @@ fn check_names(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Exactly one host, from the target in absolute form or the `Host` field. Both must be hosts; they need not be the same
-/// (RFC 9112 section 3.2.2).
+/// Exactly one host, from the target in absolute form (of HTTP/2: `:authority`), the `Host` field, or both, which then must
+/// say the same: a client that differs with itself would be routed by the one and answered by the other (RFC 9112
+/// section 3.2.2, RFC 9113 section 8.3.1).
 fn host(parts: &Parts) -> Result<Box<str>, Refusal> {
     let bad = || Refusal::Malformed { why: "the Host field is not a host" };
+    let authority = parts.uri.authority();
+    let may_lack_field = matches!(parts.version, Version::HTTP_10 | Version::HTTP_2);
     let mut fields = parts.headers.get_all(header::HOST).iter();
     let field = match (fields.next(), fields.next()) {
-        (Some(field), None) => Some(field.to_str().ok().and_then(host_in).ok_or_else(bad)?),
-        (None, _) if parts.version == Version::HTTP_10 && parts.uri.authority().is_some() => None,
+        (Some(field), None) => Some(field.to_str().map_err(|_| bad())?),
+        (None, _) if may_lack_field && authority.is_some() => None,
         (None, _) => return Err(Refusal::Malformed { why: "the Host field is missing" }),
         (Some(_), Some(_)) => return Err(Refusal::Malformed { why: "there is more than one Host field" }),
     };
-    match parts.uri.authority() {
-        Some(_) if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) => {
-            Err(Refusal::Malformed { why: "the target's scheme is not HTTP's" })
-        }
-        Some(authority) => host_in(authority.as_str()).map(Into::into).ok_or_else(bad),
-        None => field.map(Into::into).ok_or_else(bad),
+    if authority.is_some() && !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(Refusal::Malformed { why: "the target's scheme is not HTTP's" });
     }
+    let of_field = field.map(|field| host_in(field).ok_or_else(bad)).transpose()?;
+    let Some(authority) = authority else {
+        return of_field.map(Into::into).ok_or_else(bad);
+    };
+    let host = host_in(authority.as_str()).ok_or_else(bad)?;
+    if field.is_some_and(|field| !same_host(field, authority, parts.uri.scheme())) {
+        return Err(Refusal::Malformed { why: "the target and the Host field name different hosts" });
+    }
+    Ok(host.into())
+}
+
+/// Whether a `Host` field names what a target's authority names. Where one of them names no port, it is the scheme's.
+fn same_host(field: &str, authority: &Authority, scheme: Option<&uri::Scheme>) -> bool {
+    let usual = if scheme == Some(&uri::Scheme::HTTPS) { 443 } else { 80 };
+    let port = |authority: &Authority| authority.port_u16().unwrap_or(usual);
+    field.parse::<Authority>().is_ok_and(|field| {
+        field.host().eq_ignore_ascii_case(authority.host()) && port(&field) == port(authority)
+    })
 }
 
 /// The host of `host[:port]`, in lower case: a name of letters, digits, `.`, `-` and `_`, or an IPv6 address in brackets. What
@@ -349,7 +375,8 @@ mod tests {
     use super::*;
 
     fn arrival() -> Arrival {
-        Arrival { id: RequestId(7), peer: ([127, 0, 0, 1], 4000).into(), at: Instant::now() }
+        let caller = Arc::new(Caller::new(([127, 0, 0, 1], 4000).into()));
+        Arrival { id: RequestId(7), caller, at: Instant::now() }
     }
 
     fn check(request: http::request::Builder) -> Result<Received, Refusal> {
@@ -434,10 +461,22 @@ mod tests {
     }
 
     #[test]
-    fn the_target_in_absolute_form_stands_over_the_host_field() {
-        let received =
-            check(http::Request::get("http://Target/a").header("host", "other")).expect("one reading");
-        assert_eq!((received.host(), received.path()), ("target", "/a"));
+    fn a_target_with_an_authority_and_the_host_field_name_one_host() {
+        let get = |target: &str, host: &str| check(http::Request::get(target).header("host", host));
+        for host in ["target", "TARGET", "target:80"] {
+            let received = get("http://Target/a", host).expect("one reading");
+            assert_eq!((received.host(), received.path()), ("target", "/a"));
+        }
+        for other in ["other", "target:81", "u@target", "targe"] {
+            assert!(matches!(get("http://target/a", other), Err(Refusal::Malformed { .. })), "{other}");
+        }
+        assert!(get("http://target:8443/a", "target").is_err());
+        // and HTTP/2 need not say it twice
+        let second = || http::Request::get("http://target/a").version(Version::HTTP_2);
+        assert_eq!(check(second()).expect("one reading").host(), "target");
+        assert!(check(second().header("host", "other")).is_err());
+        assert!(check(http::Request::get("/a").version(Version::HTTP_2)).is_err(), "nobody is asked for");
+        assert!(check(http::Request::get("http://target/a")).is_err(), "HTTP/1.1 has to say it in the field");
         for (target, field) in
             [("http://target/a", "a b"), ("http://u@target/a", "target"), ("ftp://target/a", "target")]
         {

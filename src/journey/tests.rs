@@ -42,10 +42,10 @@ mod http2;
 mod upgrades;
 
 /// What an upstream does with a request: the number of its connection and of the request on it.
-type Script = fn(connection: usize, request: usize) -> Act;
+pub(crate) type Script = fn(connection: usize, request: usize) -> Act;
 
 #[derive(Clone, Copy)]
-enum Act {
+pub(crate) enum Act {
     Say(&'static str),
     SayAfter(Duration, &'static str),
     /// Says this, then whatever it hears.
@@ -53,7 +53,7 @@ enum Act {
     HangUp,
 }
 
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nkeep-alive: timeout=5\r\n\r\nhi";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nkeep-alive: timeout=5\r\n\r\nhi";
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
 struct TestNet {
@@ -200,6 +200,9 @@ fn gateway(net: Arc<dyn Net>, rule: Arc<RouteRule>, telemetry: &Telemetry) -> Ar
         waiters_max: 10,
         keys_max: 10,
         tokens_cached_max: 10,
+        tls_handshakes_max: 10,
+        tls_handshake_timeout: Duration::from_secs(5),
+        http2: Default::default(),
     };
     let (_, views) = watch::channel(Arc::new(View::default()));
     let (_, pushes) = mpsc::channel(1);
@@ -219,16 +222,16 @@ fn gateway(net: Arc<dyn Net>, rule: Arc<RouteRule>, telemetry: &Telemetry) -> Ar
 }
 
 /// A client at its connection, and all that it can see.
-struct Client {
-    stream: DuplexStream,
-    actor: ActorRef<Msg>,
+pub(crate) struct Client {
+    pub(crate) stream: DuplexStream,
+    pub(crate) actor: ActorRef<Msg>,
     net: Arc<TestNet>,
-    telemetry: Telemetry,
+    pub(crate) telemetry: Telemetry,
     gateway: Arc<Gateway>,
 }
 
 impl Client {
-    async fn connect(script: Script) -> Self {
+    pub(crate) async fn connect(script: Script) -> Self {
         Self::connect_by(script, 80).await
     }
 
@@ -252,7 +255,13 @@ impl Client {
         let (stream, theirs) = tokio::io::duplex(1 << 16);
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one is free");
         let peer = ([192, 0, 2, 9], 4000).into();
-        let accepted = Accepted { stream: Box::new(theirs), peer, gateway: gateway.clone(), permit };
+        let accepted = Accepted {
+            stream: Box::new(theirs),
+            peer,
+            gateway: gateway.clone(),
+            permit,
+            entrance: Default::default(),
+        };
         let (actor, _) = Actor::spawn(None, ConnectionActor, accepted).await.expect("the actor starts");
         Self { stream, actor, net, telemetry, gateway }
     }
@@ -279,7 +288,7 @@ impl Client {
         self.stream.read(&mut [0]).await.is_ok_and(|read| read == 0)
     }
 
-    fn seen(&self) -> Vec<String> {
+    pub(crate) fn seen(&self) -> Vec<String> {
         self.net.seen.lock().clone()
     }
 }

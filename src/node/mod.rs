@@ -26,11 +26,13 @@ use tracing::{error, info, warn};
 
 use crate::admin;
 use crate::auth::Tokens;
+use crate::connection::Entrance;
 use crate::journey::freshness::Freshness;
 use crate::listener::{Budget, Door};
 use crate::quota::Keeper;
 use crate::router::Routes;
 use crate::telemetry::Telemetry;
+use crate::tls::files::Files;
 use probe::Probe;
 
 /// Longest wait for leases to be handed back, and for leadership to be handed over.
@@ -57,7 +59,8 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
         .net
         .bind(file.admin, Share::Alone)
         .map_err(|error| taken("admin.listen", file.admin, &error))?;
-    let doors = doors(&world, &file)?;
+    let files = certificates(&world, &file)?;
+    let doors = doors(&world, &file, files.as_ref())?;
     let Started { replica, pushes, mut fatal } = Replica::start(world.clone(), file.clone()).await?;
 
     let telemetry = Telemetry::new();
@@ -94,12 +97,20 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
     let budget = Budget::new(file.limits.connections_max);
     let (draining, drain) = watch::channel(None);
     let mut workers = tokio::task::JoinSet::new();
-    for (number, door) in doors.into_iter().enumerate() {
-        info!(node = %file.name, worker = number, address = %door.address(), "listening");
-        let ended = worker::spawn(&parts, number, door, budget.clone(), drain.clone());
+    for (number, doors) in doors.into_iter().enumerate() {
+        for door in &doors {
+            info!(node = %file.name, worker = number, address = %door.address(), tls = door.is_tls(), "listening");
+        }
+        let ended = worker::spawn(&parts, number, doors, budget.clone(), drain.clone());
         workers.spawn(ended);
     }
 
+    let mut looking = tokio::spawn(async move {
+        match files {
+            Some(files) => files.keep().await,
+            None => std::future::pending().await,
+        }
+    });
     let mut partings = replica.partings();
     let ended = tokio::select! {
         biased;
@@ -117,6 +128,7 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
             let why = why.unwrap_or_else(|| "nobody told it to".to_owned());
             Err(Fatal::Internal(format!("a data-plane thread has ended: {why}")))
         }
+        ended = &mut looking => Err(Fatal::Internal(format!("nobody looks after certificates any more: {ended:?}"))),
         ended = &mut operators => Err(Fatal::Internal(format!("the operators' door has ended: {ended:?}"))),
     };
     match &ended {
@@ -145,6 +157,7 @@ pub async fn run(world: World, file: NodeFile, stop: impl Future<Output = ()>) -
     hand_over(&replica).await;
     tree.stop(None);
     operators.abort();
+    looking.abort();
     // A disk that failed is what ended the node, whatever came after.
     let failed = fatal.borrow().clone().map_or(Ok(()), Err);
     ended.and(failed).and(removed)
@@ -181,17 +194,32 @@ async fn be_removed(
     Ok(())
 }
 
-/// One door a worker. The first is bound alone, so that a port taken by another process is an error and not a share.
-fn doors(world: &World, file: &NodeFile) -> Result<Vec<Door>, Fatal> {
+/// The certificate files of the clients' side, if it has any.
+fn certificates(world: &World, file: &NodeFile) -> Result<Option<Files>, Fatal> {
+    let read = file.https.as_ref().map(|https| Files::read(world, https));
+    read.transpose().map_err(|reason| Fatal::Setup(format!("https.certificates: {reason}")))
+}
+
+/// The doors of each worker: one at each port. A port's first is bound alone, so that one taken by another process is an
+/// error and not a share.
+fn doors(world: &World, file: &NodeFile, files: Option<&Files>) -> Result<Vec<Vec<Door>>, Fatal> {
     let workers = file.http.workers.unwrap_or_else(|| world.domains.parallelism()).max(1);
-    let mut address = file.http.listen;
-    let mut doors = Vec::new();
-    for _ in 0..workers {
-        let share = if workers == 1 { Share::Alone } else { Share::OneOfMany };
-        let socket = world.net.bind(address, share).map_err(|error| taken("http.listen", address, &error))?;
-        // Port 0 was resolved by the first.
-        address = socket.local_addr();
-        doors.push(Door::new(socket));
+    let limits = &file.limits;
+    let tls = files.map(|files| files.listening(limits.tls_handshakes_max, limits.tls_handshake_timeout));
+    let ports = [
+        ("http.listen", file.http.listen, Entrance::default()),
+        ("https.listen", file.https.as_ref().map(|https| https.listen), Entrance { tls }),
+    ];
+    let mut doors: Vec<Vec<Door>> = (0..workers).map(|_| Vec::new()).collect();
+    for (setting, address, entrance) in ports {
+        let Some(mut address) = address else { continue };
+        for doors in &mut doors {
+            let share = if workers == 1 { Share::Alone } else { Share::OneOfMany };
+            let socket = world.net.bind(address, share).map_err(|error| taken(setting, address, &error))?;
+            // Port 0 was resolved by the first.
+            address = socket.local_addr();
+            doors.push(Door::new(socket, entrance.clone()));
+        }
     }
     Ok(doors)
 }

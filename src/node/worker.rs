@@ -44,14 +44,14 @@ pub struct Parts {
 pub fn spawn(
     parts: &Parts,
     number: usize,
-    door: Door,
+    doors: Vec<Door>,
     budget: Budget,
     drain: watch::Receiver<Option<Duration>>,
 ) -> BoxFuture<'static, Result<(), String>> {
     let (told, why) = oneshot::channel();
     let parts_of_worker = parts.clone();
     let main = async move {
-        let ended = work(parts_of_worker, door, budget, drain).await;
+        let ended = work(parts_of_worker, doors, budget, drain).await;
         // The node may be gone already; then nobody asks.
         let _ = told.send(ended);
     };
@@ -64,7 +64,7 @@ pub fn spawn(
 
 async fn work(
     parts: Parts,
-    door: Door,
+    doors: Vec<Door>,
     budget: Budget,
     mut drain: watch::Receiver<Option<Duration>>,
 ) -> Result<(), String> {
@@ -85,7 +85,7 @@ async fn work(
     let (ended, mut why) = oneshot::channel();
     let worker = Worker {
         world: parts.world,
-        door,
+        doors,
         gateway,
         budget,
         restarts: Restarts::default(),
@@ -115,7 +115,7 @@ async fn work(
 /// Arguments and state of a worker's supervisor.
 struct Worker {
     world: World,
-    door: Door,
+    doors: Vec<Door>,
     gateway: Arc<Gateway>,
     budget: Budget,
     restarts: Restarts,
@@ -127,7 +127,7 @@ struct Worker {
 impl Worker {
     async fn listen(&self, me: &ActorRef<()>) -> Result<(), SpawnErr> {
         let listener =
-            Listener::start(self.door.clone(), self.gateway.clone(), self.budget.clone(), me.get_cell())
+            Listener::start(self.doors.clone(), self.gateway.clone(), self.budget.clone(), me.get_cell())
                 .await?;
         self.listening.send_replace(Some(listener));
         Ok(())

@@ -70,6 +70,8 @@ pub(super) struct Tally {
     pub(super) tunnel_up_bytes: u64,
     /// From upstreams, likewise.
     pub(super) tunnel_down_bytes: u64,
+    /// Reason → connections; bounded by the reasons that there are.
+    pub(super) connections_failed: BTreeMap<&'static str, u64>,
     /// Bounded by the document's routes; those of old revisions stay.
     pub(super) routes: BTreeMap<RouteName, Answers>,
     /// Of routes with several upstreams; bounded likewise.
@@ -165,6 +167,11 @@ impl Recorder {
         self.tunnels_closed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A client's connection was closed before its first request, for this reason.
+    pub fn connection_failed(&self, why: &'static str) {
+        *self.tally.lock().connections_failed.entry(why).or_default() += 1;
+    }
+
     /// A request was answered.
     pub fn answered(&self, answer: &Answer<'_>) {
         let class = answer.status / 100;
@@ -191,6 +198,9 @@ impl Recorder {
         sum.tunnel_up_bytes += self.tunnel_up_bytes.load(Ordering::Relaxed);
         sum.tunnel_down_bytes += self.tunnel_down_bytes.load(Ordering::Relaxed);
         let tally = self.tally.lock();
+        for (why, count) in &tally.connections_failed {
+            *sum.connections_failed.entry(why).or_default() += count;
+        }
         for (route, answers) in tally.by_route() {
             let sums = sum.answers(route);
             for (outcome, count) in answers {

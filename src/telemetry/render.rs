@@ -85,6 +85,12 @@ pub(super) fn prometheus(tally: &Tally) -> String {
     for (from, bytes) in [("client", tally.tunnel_up_bytes), ("upstream", tally.tunnel_down_bytes)] {
         sample(&mut text, name, &[("from", from)], bytes);
     }
+    let name = "quorumgate_connections_failed_total";
+    let help = "Client connections that were closed before their first request, by reason.";
+    family(&mut text, name, "counter", help);
+    for (why, count) in &tally.connections_failed {
+        sample(&mut text, name, &[("reason", *why)], *count);
+    }
     let help = "From the request sent on to the head of the upstream's response.";
     latency(&mut text, "quorumgate_upstream_duration_seconds", help, &tally.upstream);
     let help = "From the request's head to the answer's head, without the upstream's part.";

@@ -57,6 +57,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const ADMITTED_NS: HeaderName = HeaderName::from_static("quorumgate-admitted-ns");
 const SCREENED_NS: HeaderName = HeaderName::from_static("quorumgate-screened-ns");
 const CHARGES: HeaderName = HeaderName::from_static("quorumgate-charges");
+const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("quorumgate-client-certificate");
 /// Fields of ours; a client's are never believed.
 const OUR_PREFIX: &str = "quorumgate-";
 
@@ -119,7 +120,7 @@ pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&st
             || *name == header::PROXY_AUTHORIZATION
             || name.as_str().starts_with(OUR_PREFIX)
     });
-    let address = arrival.peer.ip();
+    let address = arrival.caller.peer.ip();
     let chain = match headers.get(X_FORWARDED_FOR).and_then(|chain| chain.to_str().ok()) {
         Some(chain) => fields::display(format_args!("{chain}, {address}")),
         None => fields::display(address),
@@ -127,7 +128,10 @@ pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&st
     if let Some(chain) = chain {
         headers.insert(X_FORWARDED_FOR, chain);
     }
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(arrival.caller.scheme.as_str()));
+    if let Some(certificate) = &arrival.caller.certificate {
+        headers.insert(CLIENT_CERTIFICATE, certificate.clone());
+    }
     match asked_host {
         Some(host) => headers.insert(X_FORWARDED_HOST, host),
         None => headers.remove(X_FORWARDED_HOST),
@@ -233,12 +237,14 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::journey::caller::Caller;
     use crate::journey::received::RequestId;
     use crate::quota::{Admission, Charge, QuotaRule};
 
     fn prepared(request: http::request::Builder, prefix: Option<&str>) -> Parts {
         let (mut parts, ()) = request.body(()).expect("well-formed").into_parts();
-        let arrival = Arrival { id: RequestId(7), peer: ([192, 0, 2, 9], 1).into(), at: Instant::now() };
+        let caller = Arc::new(Caller::new(([192, 0, 2, 9], 1).into()));
+        let arrival = Arrival { id: RequestId(7), caller, at: Instant::now() };
         prepare(&mut parts, &arrival, prefix);
         parts
     }

@@ -36,7 +36,7 @@ impl Origin {
     /// Of the request that asked for it.
     pub fn of(arrival: &Arrival, route: &RouteName, upstream: &UpstreamName) -> Self {
         let (route, upstream) = (route.clone(), upstream.clone());
-        Self { id: arrival.id, peer: arrival.peer, route, upstream }
+        Self { id: arrival.id, peer: arrival.caller.peer, route, upstream }
     }
 }
 

@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use super::clients;
 use super::identity::text;
 use super::upstream::split_host_port;
 use crate::ids::NodeName;
 use crate::node::{
-    ADMIN_LISTEN_DEFAULT, ClusterFile, HttpFile, Limits, LogFile, NodeFile, SNAPSHOT_AFTER_ENTRIES_DEFAULT,
-    TlsFiles,
+    ADMIN_LISTEN_DEFAULT, ClusterFile, Http2Limits, Limits, LogFile, NodeFile,
+    SNAPSHOT_AFTER_ENTRIES_DEFAULT, TlsFiles,
 };
 use crate::spot::{Notes, Spot, Wanted};
 use crate::tree::{Node, quote};
@@ -19,12 +20,12 @@ use crate::tree::{Node, quote};
 pub(crate) fn read(tree: &Node, dir: &Path, notes: &mut Notes) -> Option<NodeFile> {
     let root = Spot::root(tree);
     let mut fields =
-        root.fields(notes, &["name", "data", "cluster", "http", "admin", "limits", "log", "debug"])?;
+        root.fields(notes, &["name", "data", "cluster", "http", "https", "admin", "limits", "log", "debug"])?;
     let name = fields.required(notes, "name").and_then(|spot| spot.parse(notes, NodeName::parse));
     let data = fields.required(notes, "data").and_then(|spot| read_path(notes, &spot, dir));
     let cluster =
         fields.required(notes, "cluster").and_then(|spot| read_cluster(notes, &spot, dir, name.as_ref()));
-    let http = fields.required(notes, "http").and_then(|spot| read_http(notes, &spot));
+    let clients = clients::read(notes, &mut fields, dir);
     let admin = fields.or(notes, "admin", ADMIN_LISTEN_DEFAULT, read_admin);
     let limits = fields.optional("limits").map_or_else(Limits::default, |spot| read_limits(notes, &spot));
     let log = fields.or(notes, "log", LogFile::default(), read_log);
@@ -36,12 +37,14 @@ pub(crate) fn read(tree: &Node, dir: &Path, notes: &mut Notes) -> Option<NodeFil
             .or(notes, "snapshot_after_entries", debug.1, |notes, spot| spot.integer(notes, 8..=1_000_000));
         Some((stamp, after))
     });
+    let (http, https) = clients?;
     Some(NodeFile {
         name: name?,
         folder: dir.to_owned(),
         data: data?,
         cluster: cluster?,
-        http: http?,
+        http,
+        https,
         admin,
         limits,
         log,
@@ -51,7 +54,7 @@ pub(crate) fn read(tree: &Node, dir: &Path, notes: &mut Notes) -> Option<NodeFil
 }
 
 /// A path, joined to the file's folder unless it is absolute.
-fn read_path(notes: &mut Notes, spot: &Spot<'_>, dir: &Path) -> Option<PathBuf> {
+pub(super) fn read_path(notes: &mut Notes, spot: &Spot<'_>, dir: &Path) -> Option<PathBuf> {
     let path = spot.parse(notes, text)?;
     Some(Path::new(&path).components().filter(|part| *part != Component::CurDir).fold(
         dir.to_path_buf(),
@@ -140,13 +143,6 @@ fn read_tls(notes: &mut Notes, spot: &Spot<'_>, dir: &Path) -> Option<TlsFiles> 
     Some(TlsFiles { ca: ca?, certificate: certificate?, key: key? })
 }
 
-fn read_http(notes: &mut Notes, spot: &Spot<'_>) -> Option<HttpFile> {
-    let mut fields = spot.fields(notes, &["listen", "workers"])?;
-    let listen = fields.required(notes, "listen").and_then(|spot| spot.parse(notes, parse_socket));
-    let workers = fields.optional("workers").and_then(|spot| spot.integer(notes, 1..=1024));
-    Some(HttpFile { listen: listen?, workers: workers.and_then(|workers| u16::try_from(workers).ok()) })
-}
-
 fn read_admin(notes: &mut Notes, spot: &Spot<'_>) -> Option<SocketAddr> {
     let mut fields = spot.fields(notes, &["listen"])?;
     let spot = fields.optional("listen")?;
@@ -168,18 +164,24 @@ fn read_limits(notes: &mut Notes, spot: &Spot<'_>) -> Limits {
         "head_timeout",
         "body_idle_timeout",
         "idle_timeout",
+        "tls_handshakes_max",
+        "tls_handshake_timeout",
         "drain_timeout",
         "waiters_max",
         "keys_max",
         "tokens_cached_max",
+        "http2",
     ];
     let Some(mut fields) = spot.fields(notes, &known) else { return default };
+    let http2 =
+        fields.optional("http2").map_or_else(Http2Limits::default, |spot| read_http2_limits(notes, &spot));
     let mut count = |key, default: u32, max: u32| {
         let count = fields.optional(key).and_then(|spot| spot.integer(notes, 1..=max.into()));
         count.and_then(|count| u32::try_from(count).ok()).unwrap_or(default)
     };
     let connections_max = count("connections_max", default.connections_max, 1_000_000);
     let headers_max = count("headers_max", u32::try_from(default.headers_max).unwrap_or(u32::MAX), 1_000);
+    let tls_handshakes_max = count("tls_handshakes_max", default.tls_handshakes_max, 100_000);
     let waiters_max = count("waiters_max", default.waiters_max, 1_000_000);
     let keys_max = count("keys_max", default.keys_max, 100_000_000);
     let tokens_cached_max = count("tokens_cached_max", default.tokens_cached_max, 10_000_000);
@@ -201,10 +203,62 @@ fn read_limits(notes: &mut Notes, spot: &Spot<'_>) -> Limits {
         head_timeout: time("head_timeout", default.head_timeout),
         body_idle_timeout: time("body_idle_timeout", default.body_idle_timeout),
         idle_timeout: time("idle_timeout", default.idle_timeout),
+        tls_handshakes_max,
+        tls_handshake_timeout: time("tls_handshake_timeout", default.tls_handshake_timeout),
         drain_timeout: time("drain_timeout", default.drain_timeout),
         waiters_max,
         keys_max,
         tokens_cached_max,
+        http2,
+    }
+}
+
+fn read_http2_limits(notes: &mut Notes, spot: &Spot<'_>) -> Http2Limits {
+    let default = Http2Limits::default();
+    let known = [
+        "streams_max",
+        "stream_window_bytes",
+        "connection_window_bytes",
+        "frame_bytes_max",
+        "send_buffer_bytes_max",
+        "resets_pending_max",
+        "resets_local_max",
+        "ping_interval",
+        "ping_timeout",
+    ];
+    let Some(mut fields) = spot.fields(notes, &known) else { return default };
+    let mut count = |key, default: u32, max: u64| {
+        let count = fields.optional(key).and_then(|spot| spot.integer(notes, 1..=max));
+        count.and_then(|count| u32::try_from(count).ok()).unwrap_or(default)
+    };
+    let streams_max = count("streams_max", default.streams_max, 10_000);
+    let resets_pending_max = count("resets_pending_max", default.resets_pending_max, 10_000);
+    let resets_local_max = count("resets_local_max", default.resets_local_max, 100_000);
+    let mut size = |key, default: u32, low: u64, high: u64| {
+        let size = fields.optional(key).and_then(|spot| spot.size(notes, low..=high));
+        size.and_then(|size| u32::try_from(size).ok()).unwrap_or(default)
+    };
+    let window = Http2Limits::WINDOW_BYTES_MAX;
+    let (frame_least, frame_most) = Http2Limits::FRAME_BYTES.into_inner();
+    let stream_window_bytes = size("stream_window_bytes", default.stream_window_bytes, 1 << 10, window);
+    let connection_window_bytes =
+        size("connection_window_bytes", default.connection_window_bytes, 64 << 10, window);
+    let frame_bytes_max = size("frame_bytes_max", default.frame_bytes_max, frame_least, frame_most);
+    let send_buffer_bytes_max = size("send_buffer_bytes_max", default.send_buffer_bytes_max, 1 << 10, window);
+    let mut time = |key, default| {
+        let range = Duration::from_millis(1)..=Duration::from_secs(3_600);
+        fields.optional(key).and_then(|spot| spot.duration(notes, range)).unwrap_or(default)
+    };
+    Http2Limits {
+        streams_max,
+        stream_window_bytes,
+        connection_window_bytes,
+        frame_bytes_max,
+        send_buffer_bytes_max,
+        resets_pending_max,
+        resets_local_max,
+        ping_interval: time("ping_interval", default.ping_interval),
+        ping_timeout: time("ping_timeout", default.ping_timeout),
     }
 }
 
@@ -217,7 +271,7 @@ fn read_log(notes: &mut Notes, spot: &Spot<'_>) -> Option<LogFile> {
     Some(LogFile { filter, json })
 }
 
-fn parse_socket(text: &str) -> Result<SocketAddr, Wanted> {
+pub(super) fn parse_socket(text: &str) -> Result<SocketAddr, Wanted> {
     text.parse().map_err(|_| {
         let help = text.starts_with("localhost:").then(|| "write 127.0.0.1 for localhost".to_owned());
         Wanted { help, ..Wanted::from("an address with a port, such as 127.0.0.1:8101 or [::1]:8101") }

@@ -1,0 +1,202 @@
+//! The streams of one HTTP/2 connection: they run inside the connection's task, and end with it.
+//!
+//! hyper hands each stream to its executor as soon as it has called the service for it. A stream that panics is reset, and
+//! the others go on. A stream whose client does not take what it asked for is reset when patience has run out: its window
+//! is the client's to open, so that no write ever fails.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::fatal::panic_text;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+use tokio::time::{Instant, Sleep};
+use tracing::{debug, error};
+
+/// The executor of one connection.
+#[derive(Clone)]
+pub(super) struct Streams(Arc<Shared>);
+
+struct Shared {
+    patience: Duration,
+    /// What the service was called for, until hyper hands over its stream.
+    called: Mutex<Option<Arc<Taking>>>,
+    /// Handed over, and not begun.
+    arrived: Mutex<Vec<Work>>,
+}
+
+type Work = (Pin<Box<dyn Future<Output = ()> + Send>>, Arc<Taking>);
+
+impl Streams {
+    /// `patience`: how long a client may take for [`PIECE_BYTES`] of an answer.
+    pub(super) fn new(patience: Duration) -> Self {
+        Self(Arc::new(Shared { patience, called: Mutex::default(), arrived: Mutex::default() }))
+    }
+
+    /// The service was called: for the body of the answer.
+    pub(super) fn called(&self) -> Arc<Taking> {
+        let taking = Arc::new(Taking::default());
+        *self.0.called.lock() = Some(taking.clone());
+        taking
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, work: F) {
+        let taking = self.0.called.lock().take().unwrap_or_default();
+        self.0.arrived.lock().push((Box::pin(work), taking));
+    }
+}
+
+/// Those that were begun and have not ended.
+pub(super) struct Running {
+    streams: Streams,
+    running: FuturesUnordered<Stream>,
+}
+
+impl Running {
+    pub(super) fn new(streams: Streams) -> Self {
+        Self { streams, running: FuturesUnordered::new() }
+    }
+
+    /// Moves all that can move. Called after the connection was polled, for that is when streams arrive.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
+        let patience = self.streams.0.patience;
+        let arrived = std::mem::take(&mut *self.streams.0.arrived.lock());
+        self.running.extend(arrived.into_iter().map(|(work, taking)| Stream {
+            work,
+            taking,
+            patience,
+            timer: None,
+            pieces_seen: 0,
+        }));
+        while let Poll::Ready(Some(())) = self.running.poll_next_unpin(cx) {}
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+}
+
+/// What has arrived holds the executor that holds it.
+impl Drop for Running {
+    fn drop(&mut self) {
+        let arrived = std::mem::take(&mut *self.streams.0.arrived.lock());
+        drop(arrived);
+    }
+}
+
+/// One stream.
+struct Stream {
+    work: Pin<Box<dyn Future<Output = ()> + Send>>,
+    taking: Arc<Taking>,
+    patience: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    pieces_seen: u64,
+}
+
+impl Future for Stream {
+    type Output = ();
+
+    /// What is dropped before it has ended is reset by hyper.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match catch_unwind(AssertUnwindSafe(|| self.work.as_mut().poll(cx))) {
+            Ok(Poll::Ready(())) => return Poll::Ready(()),
+            Ok(Poll::Pending) => {}
+            Err(panic) => {
+                error!(panic = panic_text(&*panic), "a stream panicked, and was reset");
+                return Poll::Ready(());
+            }
+        }
+        let Some(pieces) = self.taking.untaken() else { return Poll::Pending };
+        let is_new = pieces != std::mem::replace(&mut self.pieces_seen, pieces);
+        let patience = self.patience;
+        let mut timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience))).as_mut();
+        if is_new {
+            timer.as_mut().reset(Instant::now() + patience);
+        }
+        ready!(timer.poll(cx));
+        debug!("a stream was reset: its client did not take the answer");
+        Poll::Ready(())
+    }
+}
+
+/// How far a client has taken its answer's body.
+#[derive(Debug, Default)]
+pub(super) struct Taking {
+    /// Twice the pieces that hyper was given, and one if it has not asked for the next one.
+    pieces: AtomicU64,
+}
+
+impl Taking {
+    fn asked(&self) {
+        self.pieces.fetch_and(!1, Ordering::Relaxed);
+    }
+
+    fn given(&self) {
+        self.pieces.fetch_add(3, Ordering::Relaxed);
+    }
+
+    /// While hyper waits for the client: which piece it is.
+    fn untaken(&self) -> Option<u64> {
+        let pieces = self.pieces.load(Ordering::Relaxed);
+        (pieces & 1 == 1).then_some(pieces)
+    }
+}
+
+/// An answer's body is given to hyper in pieces of at most so many bytes, so that a slow client shows that it takes some.
+const PIECE_BYTES: usize = 16 << 10;
+
+/// An answer's body that tells how far it was taken.
+pub(super) struct Taken<B> {
+    body: B,
+    rest: Bytes,
+    taking: Arc<Taking>,
+}
+
+impl<B> Taken<B> {
+    pub(super) fn new(body: B, taking: Arc<Taking>) -> Self {
+        Self { body, rest: Bytes::new(), taking }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Taken<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        self.taking.asked();
+        if self.rest.is_empty() {
+            let next = ready!(Pin::new(&mut self.body).poll_frame(cx));
+            match next.map(|next| next.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let length = self.rest.len().min(PIECE_BYTES);
+        let piece = self.rest.split_to(length);
+        self.taking.given();
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.rest.is_empty() { self.body.size_hint() } else { SizeHint::default() }
+    }
+}
