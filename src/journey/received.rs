@@ -96,6 +96,9 @@ impl Received {
         check_names(&parts.headers)?;
         let host = host(&parts)?;
         check_path(parts.uri.path()).map_err(|why| Refusal::Malformed { why })?;
+        if !parts.uri.query().is_none_or(str::is_ascii) {
+            return Err(Refusal::Malformed { why: "the query holds a byte that must be percent-encoded" });
+        }
         if let Some(plain) = without_needless_codes(&parts.uri) {
             parts.uri = plain;
         }
@@ -182,33 +185,45 @@ fn check_names(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Exactly one host, from the target in absolute form or the `Host` field. Both must be hosts; they need not be the same
-/// (RFC 9112 section 3.2.2).
+/// Exactly one host, from the target in absolute form (of HTTP/2: `:authority`), the `Host` field, or both, which then must
+/// say the same: a client that differs with itself would be routed by the one and answered by the other (RFC 9112
+/// section 3.2.2, RFC 9113 section 8.3.1).
 fn host(parts: &Parts) -> Result<Box<str>, Refusal> {
     let bad = || Refusal::Malformed { why: "the Host field is not a host" };
+    let authority = parts.uri.authority();
+    let may_lack_field = matches!(parts.version, Version::HTTP_10 | Version::HTTP_2) && authority.is_some();
     let mut fields = parts.headers.get_all(header::HOST).iter();
     let field = match (fields.next(), fields.next()) {
-        (Some(field), None) => Some(field.to_str().ok().and_then(host_in).ok_or_else(bad)?),
-        (None, _) if parts.version == Version::HTTP_10 && parts.uri.authority().is_some() => None,
+        (Some(field), None) => Some(field.to_str().ok().and_then(host_and_port).ok_or_else(bad)?),
+        (None, _) if may_lack_field => None,
         (None, _) => return Err(Refusal::Malformed { why: "the Host field is missing" }),
         (Some(_), Some(_)) => return Err(Refusal::Malformed { why: "there is more than one Host field" }),
     };
-    match parts.uri.authority() {
-        Some(_) if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) => {
-            Err(Refusal::Malformed { why: "the target's scheme is not HTTP's" })
-        }
-        Some(authority) => host_in(authority.as_str()).map(Into::into).ok_or_else(bad),
-        None => field.map(Into::into).ok_or_else(bad),
+    let Some(authority) = authority else {
+        return field.map(|(host, _)| host.into()).ok_or_else(bad);
+    };
+    let usual_port = match parts.uri.scheme_str() {
+        None | Some("http") => 80,
+        Some("https") => 443,
+        Some(_) => return Err(Refusal::Malformed { why: "the target's scheme is not HTTP's" }),
+    };
+    let (host, port) = host_and_port(authority.as_str()).ok_or_else(bad)?;
+    let is_same = |field: &(Cow<'_, str>, Option<u16>)| {
+        field.0 == host && field.1.unwrap_or(usual_port) == port.unwrap_or(usual_port)
+    };
+    if field.as_ref().is_some_and(|field| !is_same(field)) {
+        return Err(Refusal::Malformed { why: "the target and the Host field name different hosts" });
     }
+    Ok(host.into())
 }
 
-/// The host of `host[:port]`, in lower case: a name of letters, digits, `.`, `-` and `_`, or an IPv6 address in brackets. What
-/// else RFC 3986 allows in a name no resolver knows, and one reader or another cuts it in two.
-fn host_in(text: &str) -> Option<Cow<'_, str>> {
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, port)) => {
+/// The host, in lower case, and the port of `host[:port]`. A host is a name of letters, digits, `.`, `-` and `_`, or an IPv6
+/// address in brackets: what else RFC 3986 allows in a name no resolver knows, and one reader or another cuts it in two.
+fn host_and_port(text: &str) -> Option<(Cow<'_, str>, Option<u16>)> {
+    let (host, rest) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, rest)) => {
             address.parse::<Ipv6Addr>().ok()?;
-            (&text[..address.len() + 2], port)
+            (&text[..address.len() + 2], rest)
         }
         None => {
             let host = text.find(':').map_or(text, |colon| &text[..colon]);
@@ -219,17 +234,14 @@ fn host_in(text: &str) -> Option<Cow<'_, str>> {
             (host, &text[host.len()..])
         }
     };
-    let port_fits = match port.strip_prefix(':') {
-        Some(digits) => {
-            digits.bytes().all(|b| b.is_ascii_digit()) && (digits.is_empty() || digits.parse::<u16>().is_ok())
-        }
-        None => port.is_empty(),
+    let port = match rest.strip_prefix(':') {
+        Some("") => None,
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Some(digits.parse().ok()?),
+        None if rest.is_empty() => None,
+        _ => return None,
     };
-    if !port_fits {
-        return None;
-    }
     let is_lower = !host.bytes().any(|b| b.is_ascii_uppercase());
-    Some(if is_lower { host.into() } else { host.to_ascii_lowercase().into() })
+    Some((if is_lower { host.into() } else { host.to_ascii_lowercase().into() }, port))
 }
 
 /// Refuses a path that the router and an upstream could read differently.
@@ -335,13 +347,25 @@ fn check_body(headers: &HeaderMap, body_bytes_max: u64) -> Result<(), Refusal> {
                 Err(Refusal::NotSupported { what: "transfer codings other than chunked" })
             }
         }
-        (None, Some(length)) => match length.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok()) {
+        (None, Some(length)) => match one_length(headers, length) {
             Some(bytes) if bytes <= body_bytes_max => Ok(()),
             Some(_) => Err(Refusal::BodyTooLarge { bytes_max: body_bytes_max }),
-            None => Err(Refusal::Malformed { why: "the Content-Length is not a number" }),
+            None => Err(Refusal::Malformed { why: "the Content-Length is not one plain number" }),
         },
         (None, None) => Ok(()),
     }
+}
+
+fn one_length(headers: &HeaderMap, length: &HeaderValue) -> Option<u64> {
+    let is_one = headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_none();
+    plain_length(length.as_bytes()).filter(|_| is_one)
+}
+
+/// A length in digits; no leading zero, which some read as octal. None also for what no signed integer holds.
+pub(crate) fn plain_length(value: &[u8]) -> Option<u64> {
+    let is_plain = value.iter().all(u8::is_ascii_digit) && (value.len() == 1 || value.first() != Some(&b'0'));
+    let length: i64 = std::str::from_utf8(value).ok().filter(|_| is_plain)?.parse().ok()?;
+    u64::try_from(length).ok()
 }
 
 /// The request id's field.
@@ -437,15 +461,25 @@ mod tests {
     }
 
     #[test]
-    fn the_target_in_absolute_form_stands_over_the_host_field() {
-        let received =
-            check(http::Request::get("http://Target/a").header("host", "other")).expect("one reading");
-        assert_eq!((received.host(), received.path()), ("target", "/a"));
-        for (target, field) in
-            [("http://target/a", "a b"), ("http://u@target/a", "target"), ("ftp://target/a", "target")]
-        {
-            assert!(check(http::Request::get(target).header("host", field)).is_err(), "{target} {field}");
+    fn a_target_with_an_authority_and_the_host_field_name_one_host() {
+        let get = |target: &str, host: &str| check(http::Request::get(target).header("host", host));
+        for host in ["target", "TARGET", "target:80", "target:"] {
+            let received = get("http://Target/a", host).expect("one reading");
+            assert_eq!((received.host(), received.path()), ("target", "/a"));
         }
+        for other in ["other", "target:81", "u@target", "targe", "a b"] {
+            assert!(matches!(get("http://target/a", other), Err(Refusal::Malformed { .. })), "{other}");
+        }
+        for bad in ["http://target:8443/a", "http://u@target/a", "ftp://target/a"] {
+            assert!(get(bad, "target").is_err(), "{bad}");
+        }
+        assert!(get("https://target:443/a", "target").is_ok());
+        // and HTTP/2 need not say it twice
+        let second = || http::Request::get("http://target/a").version(Version::HTTP_2);
+        assert_eq!(check(second()).expect("one reading").host(), "target");
+        assert!(check(second().header("host", "other")).is_err());
+        assert!(check(http::Request::get("/a").version(Version::HTTP_2)).is_err(), "nobody is asked for");
+        assert!(check(http::Request::get("http://target/a")).is_err(), "HTTP/1.1 has to say it in the field");
     }
 
     #[test]
@@ -491,6 +525,11 @@ mod tests {
         assert!(check(post().header("transfer-encoding", "Chunked")).is_ok());
         let large = check(post().header("content-length", "101"));
         assert!(matches!(large, Err(Refusal::BodyTooLarge { bytes_max: 100 })));
+        for unclear in ["+1", "01", "1, 1", "", "18446744073709551617", "1 "] {
+            let unclear = check(post().header("content-length", unclear));
+            assert!(matches!(unclear, Err(Refusal::Malformed { .. })), "{unclear:?}");
+        }
+        assert!(check(post().header("content-length", "1").header("content-length", "1")).is_err());
         let both = check(post().header("content-length", "1").header("transfer-encoding", "chunked"));
         assert!(matches!(both, Err(Refusal::Malformed { .. })));
         let coded = check(post().header("transfer-encoding", "gzip, chunked"));
