@@ -5,6 +5,8 @@
 //! 1.1, heads and trailers that are too large. This looks only for the rest, so that its cost is one search for each line's
 //! end and the lengths of bodies.
 
+use crate::journey::received::plain_length;
+
 /// Where the bytes stop being clear, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unclear {
@@ -193,7 +195,7 @@ impl Framing {
             if self.length.is_some() {
                 return Err("more than one Content-Length");
             }
-            self.length = Some(content_length(value).ok_or("the Content-Length is not a plain number")?);
+            self.length = Some(plain_length(value).ok_or("the Content-Length is not a plain number")?);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             if self.is_chunked {
                 return Err("more than one Transfer-Encoding");
@@ -225,16 +227,6 @@ fn check_target(line: &[u8]) -> Result<(), &'static str> {
     } else {
         Err("the target holds a fragment or a byte that must be percent-encoded")
     }
-}
-
-/// Digits; no leading zero, which some read as octal. None also for what no signed integer holds.
-fn content_length(value: &[u8]) -> Option<u64> {
-    let plain = value.iter().all(u8::is_ascii_digit) && (value.len() == 1 || value.first() != Some(&b'0'));
-    if !plain {
-        return None;
-    }
-    let length: i64 = std::str::from_utf8(value).ok()?.parse().ok()?;
-    u64::try_from(length).ok()
 }
 
 /// `chunked` once, at the end. Whether the others are known is not decided here.

@@ -6,6 +6,7 @@
 
 pub mod case;
 pub mod client;
+pub mod frames;
 pub mod message;
 pub mod mutation;
 pub mod recorder;
