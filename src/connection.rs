@@ -139,7 +139,10 @@ impl Drop for State {
 async fn serve(stream: Box<dyn Stream>, peer: SocketAddr, gateway: Arc<Gateway>, drain: Arc<Drain>) -> End {
     let limits = &gateway.limits;
     let pace = Arc::new(Pace::new(limits.head_timeout, limits.idle_timeout));
-    let stream = Paced::new(Unstalled::new(stream, limits.body_idle_timeout), pace.clone());
+    let stream = Paced::new(
+        Unstalled::new(stream, limits.body_idle_timeout).at_least(limits.body_rate_min),
+        pace.clone(),
+    );
     let next = Arc::new(Mutex::new(None::<Box<Tunnel>>));
     let service = {
         let (gateway, pace, next) = (gateway.clone(), pace.clone(), next.clone());

@@ -97,6 +97,7 @@ impl Received {
             parts.uri = plain;
         }
         check_body(&parts.headers, body_bytes_max)?;
+        check_expectation(&parts.headers)?;
         if parts.method == Method::CONNECT {
             return Err(Refusal::NotSupported { what: "CONNECT" });
         }
@@ -274,6 +275,13 @@ fn check_body(headers: &HeaderMap, body_bytes_max: u64) -> Result<(), Refusal> {
     }
 }
 
+/// A client that waits for 100 gets it once its body is wanted; nothing else can be expected (RFC 9110 section 10.1.1).
+fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
+    let known = |field: &HeaderValue| field.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    let all = headers.get_all(header::EXPECT).iter().all(known);
+    all.then_some(()).ok_or(Refusal::ExpectationFailed)
+}
+
 /// The request id's field.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -368,6 +376,15 @@ mod tests {
         assert!(matches!(both, Err(Refusal::Malformed { .. })));
         let coded = check(post().header("transfer-encoding", "gzip, chunked"));
         assert!(matches!(coded, Err(Refusal::NotSupported { .. })));
+    }
+
+    #[test]
+    fn nothing_but_100_can_be_expected() {
+        let post = |expect: &str| http::Request::post("/a").header("host", "a").header("expect", expect);
+        assert!(check(post("100-Continue")).is_ok());
+        for other in ["", "200-ok", "100-continue, x"] {
+            assert!(matches!(check(post(other)), Err(Refusal::ExpectationFailed)), "{other}");
+        }
     }
 
     #[test]
