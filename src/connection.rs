@@ -202,7 +202,7 @@ async fn serve(
         stream = secured.stream;
     }
     let caller = Arc::new(caller);
-    let stream = Unstalled::new(stream, limits.body_idle_timeout);
+    let stream = Unstalled::new(stream, limits.body_idle_timeout).at_least(limits.body_rate_min);
     let opening = Opening::new(stream, spoken, limits.head_timeout, limits.idle_timeout);
     match opening.hear(&drain).await {
         Opened::Http1(stream, begun) => http1(stream, begun, caller, gateway, drain).await,

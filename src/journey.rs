@@ -38,11 +38,13 @@ use crate::response::{self, AnswerBody};
 use crate::telemetry::{Answer, Recorder};
 use crate::upstream::body::ClientBody;
 use crate::upstream::pool::Pool;
+use crate::upstream::rate::Credit;
+use crate::upstream::trace;
 use crate::upstream::{self, Outgoing, Reply};
 use caller::Caller;
 use evidence::{Admitted, Aim, Authenticated, RouteRule, Routed, Screened, Spent};
 use freshness::Freshness;
-use received::{Arrival, Received, RequestIds};
+use received::{Arrival, Received, RequestId, RequestIds};
 
 /// The router's published table, as a request sees it.
 pub trait Routes: Send + Sync {
@@ -129,6 +131,8 @@ pub struct Trail {
     upstream: Option<usize>,
     /// The content type of a gRPC call.
     grpc: Option<HeaderValue>,
+    /// The trace that its client says it belongs to.
+    trace: Option<u128>,
 }
 
 impl Trail {
@@ -172,8 +176,11 @@ pub async fn answer(
     let limits = &gateway.limits;
     let (parts, incoming) = request.into_parts();
     let method = parts.method.clone();
-    let body = ClientBody::new(incoming, limits.body_bytes_max, limits.body_idle_timeout);
-    let mut trail = Trail { grpc: grpc::content_type(&parts.headers).cloned(), ..Trail::default() };
+    let grpc = grpc::content_type(&parts.headers).cloned();
+    // The messages of a call come when there is something to say.
+    let credit = Credit::new(if grpc.is_some() { 0 } else { limits.body_rate_min });
+    let body = ClientBody::new(incoming, limits.body_bytes_max, limits.body_idle_timeout, credit);
+    let mut trail = Trail { grpc, trace: trace::trace_id(&parts.headers), ..Trail::default() };
     let outcome = match Received::check(parts, body, arrival.clone(), limits.body_bytes_max) {
         Ok(received) => journey(gateway, received, &mut trail).await,
         Err(refusal) => Err(refusal),
@@ -238,8 +245,9 @@ fn log(
     let (route, upstream) =
         (trail.route().map_or("", RouteName::as_str), trail.upstream().map_or("", UpstreamName::as_str));
     let total_us = total.as_micros() as u64;
+    let trace = RequestId(trail.trace.unwrap_or(id.0));
     let Some(refusal) = refusal else {
-        debug!(%id, %peer, %method, route, upstream, status, total_us, "answered");
+        debug!(%id, %trace, %peer, %method, route, upstream, status, total_us, "answered");
         return;
     };
     let reason = refusal.slug();
@@ -250,9 +258,11 @@ fn log(
     };
     match line {
         Some(unsaid) => {
-            warn!(%id, %peer, %method, route, upstream, status, total_us, reason, %refusal, unsaid, "refused");
+            warn!(%id, %trace, %peer, %method, route, upstream, status, total_us, reason, %refusal, unsaid, "refused");
         }
-        None => debug!(%id, %peer, %method, route, upstream, status, total_us, reason, %refusal, "refused"),
+        None => {
+            debug!(%id, %trace, %peer, %method, route, upstream, status, total_us, reason, %refusal, "refused")
+        }
     }
 }
 

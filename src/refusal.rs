@@ -37,8 +37,8 @@ pub enum Refusal {
         /// `limits.body_bytes_max`.
         bytes_max: u64,
     },
-    /// The client fell silent inside its body.
-    #[error("client silent inside its body")]
+    /// The client fell silent inside its body, or sends too little of it.
+    #[error("client too slow inside its body")]
     BodyTooSlow,
     /// The client went away inside its body; nobody reads the answer.
     #[error("client went away inside its body")]
@@ -49,6 +49,10 @@ pub enum Refusal {
         /// For the log and the client.
         what: &'static str,
     },
+
+    /// Something other than 100 is expected.
+    #[error("an expectation other than 100-continue")]
+    ExpectationFailed,
 
     /// No gateway document was applied yet.
     #[error("no gateway document was applied yet")]
@@ -167,6 +171,7 @@ impl Refusal {
             | Self::BodyTooSlow
             | Self::ClientGone
             | Self::NotSupported { .. }
+            | Self::ExpectationFailed
             | Self::NoRoute { .. }
             | Self::MethodNotAllowed { .. }
             | Self::Auth(_)
@@ -191,6 +196,7 @@ impl Refusal {
             Self::BodyTooSlow => "body-too-slow",
             Self::ClientGone => "client-gone",
             Self::NotSupported { .. } => "not-supported",
+            Self::ExpectationFailed => "expectation-failed",
             Self::NoConfiguration => "no-configuration",
             Self::StaleView => "stale-view",
             Self::NoRoute { .. } => "no-route",

@@ -193,9 +193,10 @@ fn code(refusal: &Refusal) -> Code {
         Refusal::BodyTooLarge { .. } | Refusal::OverQuota { .. } | Refusal::TooManyKeys { .. } => {
             Code::ResourceExhausted
         }
-        Refusal::NotSupported { .. } | Refusal::NoRoute { .. } | Refusal::MethodNotAllowed { .. } => {
-            Code::Unimplemented
-        }
+        Refusal::NotSupported { .. }
+        | Refusal::ExpectationFailed
+        | Refusal::NoRoute { .. }
+        | Refusal::MethodNotAllowed { .. } => Code::Unimplemented,
         Refusal::NoConfiguration
         | Refusal::StaleView
         | Refusal::QuotaUndecided { .. }
@@ -213,6 +214,7 @@ pub fn status(refusal: &Refusal) -> StatusCode {
         Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::BodyTooSlow | Refusal::ClientGone => StatusCode::REQUEST_TIMEOUT,
         Refusal::NotSupported { .. } => StatusCode::NOT_IMPLEMENTED,
+        Refusal::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
         Refusal::NoConfiguration
         | Refusal::StaleView
         | Refusal::QuotaUndecided { .. }
@@ -234,6 +236,7 @@ fn title(refusal: &Refusal) -> &'static str {
         Refusal::Malformed { .. } => "The request is malformed",
         Refusal::BodyTooLarge { .. } => "The request's body is too large",
         Refusal::BodyTooSlow | Refusal::ClientGone => "The request's body did not arrive in time",
+        Refusal::ExpectationFailed => "The gateway cannot meet the expectation",
         Refusal::NotSupported { .. } => "The gateway does not support this",
         Refusal::NoConfiguration => "The gateway has no configuration yet",
         Refusal::StaleView => "The gateway has lost contact with its cluster",

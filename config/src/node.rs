@@ -150,6 +150,9 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// Longest silence of a client inside its body.
     pub body_idle_timeout: Duration,
+    /// Bytes a second, on average, that a client sends of a body and takes of an answer while it is waited for, after 30 s
+    /// of grace; 0: any number. What gRPC calls send is not counted.
+    pub body_rate_min: u64,
     /// A connection without a request is closed after this.
     pub idle_timeout: Duration,
     /// TLS handshakes at once.
@@ -215,6 +218,7 @@ impl Default for Limits {
             body_bytes_max: 16 << 20,
             head_timeout: Duration::from_secs(10),
             body_idle_timeout: Duration::from_secs(30),
+            body_rate_min: 100,
             idle_timeout: Duration::from_secs(60),
             tls_handshakes_max: 256,
             tls_handshake_timeout: Duration::from_secs(10),

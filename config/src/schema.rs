@@ -100,6 +100,7 @@ pub fn node() -> Value {
         ("body_bytes_max", size(), "A request's body."),
         ("head_timeout", duration(), "Until a request's head is complete."),
         ("body_idle_timeout", duration(), "Longest silence of a client inside its body."),
+        ("body_rate_min", size(), "Bytes a second of a client in a body, either way; 0: any number."),
         ("idle_timeout", duration(), "A connection without a request is closed after this."),
         ("tls_handshakes_max", integer(1, 100_000), "TLS handshakes at once."),
         ("tls_handshake_timeout", duration(), "Until a TLS handshake is done."),

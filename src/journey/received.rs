@@ -10,7 +10,6 @@ use cluster::world::World;
 use config::action::Scheme;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::uri::{self, Authority};
 use http::{Method, Uri, Version};
 use tokio::time::Instant;
 
@@ -107,6 +106,7 @@ impl Received {
             parts.uri = plain;
         }
         check_body(&parts.headers, body_bytes_max)?;
+        check_expectation(&parts.headers)?;
         Ok(Self(Box::new(Whole { parts, body, host, arrival })))
     }
 
@@ -374,6 +374,13 @@ pub(crate) fn plain_length(value: &[u8]) -> Option<u64> {
     u64::try_from(length).ok()
 }
 
+/// A client that waits for 100 gets it once its body is wanted; nothing else can be expected (RFC 9110 section 10.1.1).
+fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
+    let known = |field: &HeaderValue| field.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    let all = headers.get_all(header::EXPECT).iter().all(known);
+    all.then_some(()).ok_or(Refusal::ExpectationFailed)
+}
+
 /// The request id's field.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -541,6 +548,15 @@ mod tests {
         assert!(matches!(both, Err(Refusal::Malformed { .. })));
         let coded = check(post().header("transfer-encoding", "gzip, chunked"));
         assert!(matches!(coded, Err(Refusal::NotSupported { .. })));
+    }
+
+    #[test]
+    fn nothing_but_100_can_be_expected() {
+        let post = |expect: &str| http::Request::post("/a").header("host", "a").header("expect", expect);
+        assert!(check(post("100-Continue")).is_ok());
+        for other in ["", "200-ok", "100-continue, x"] {
+            assert!(matches!(check(post(other)), Err(Refusal::ExpectationFailed)), "{other}");
+        }
     }
 
     #[test]

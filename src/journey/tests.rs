@@ -39,6 +39,7 @@ use crate::upstream::pool::Pool;
 use crate::world::small::Small;
 
 mod http2;
+mod messages;
 mod upgrades;
 
 /// What an upstream does with a request: the number of its connection and of the request on it.
@@ -48,6 +49,8 @@ pub(crate) type Script = fn(connection: usize, request: usize) -> Act;
 pub(crate) enum Act {
     Say(&'static str),
     SayAfter(Duration, &'static str),
+    /// Says these, with three seconds before each but the first.
+    Pieces(&'static [&'static str]),
     /// Says this, then whatever it hears.
     Echo(&'static str),
     HangUp,
@@ -95,6 +98,15 @@ async fn upstream(
             Act::SayAfter(wait, text) => {
                 sleep(wait).await;
                 text
+            }
+            Act::Pieces(pieces) => {
+                for piece in pieces {
+                    if stream.write_all(piece.as_bytes()).await.is_err() {
+                        return;
+                    }
+                    sleep(Duration::from_secs(3)).await;
+                }
+                continue;
             }
             Act::Echo(head) => {
                 let (mut hears, mut says) = tokio::io::split(stream);
@@ -195,6 +207,7 @@ fn gateway(net: Arc<dyn Net>, rule: Arc<RouteRule>, telemetry: &Telemetry) -> Ar
         body_bytes_max: 10,
         head_timeout: Duration::from_secs(5),
         body_idle_timeout: Duration::from_secs(7),
+        body_rate_min: 100,
         idle_timeout: Duration::from_secs(60),
         drain_timeout: Duration::from_secs(5),
         waiters_max: 10,

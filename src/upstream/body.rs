@@ -10,10 +10,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::head;
 use super::pool::Lease;
+use super::rate::Credit;
 
 /// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,8 +25,8 @@ pub enum BodyFault {
         /// The bound.
         bytes_max: u64,
     },
-    /// Nothing came for too long.
-    #[error("the sender of the body fell silent")]
+    /// Nothing came for too long, or too little.
+    #[error("the sender of the body is too slow")]
     Silent,
     /// Its chunks are none.
     #[error("the body's chunks are malformed")]
@@ -35,30 +36,40 @@ pub enum BodyFault {
     Broken,
 }
 
-/// Says when nothing came for too long. Its clock runs only while somebody waits for the body, so a slow reader does not
-/// count as a silent sender.
+/// Says when nothing came for too long, or too little. Its clock runs only while somebody waits for the body, so a slow
+/// reader does not count as a slow sender.
 #[derive(Debug)]
 struct Silence {
     patience: Duration,
+    credit: Credit,
+    /// Since when somebody waits.
+    since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Silence {
-    fn new(patience: Duration) -> Self {
-        Self { patience, timer: None }
+    fn new(patience: Duration, credit: Credit) -> Self {
+        Self { patience, credit, since: None, timer: None }
     }
 
-    /// After a frame: the next wait starts afresh.
-    fn broken(&mut self) {
-        if let Some(timer) = &mut self.timer {
-            timer.as_mut().reset(Instant::now() + self.patience);
-        }
+    /// A frame came, of so many bytes.
+    fn broken(&mut self, bytes: usize) {
+        let waited = self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.credit.moved(waited, bytes as u64);
     }
 
-    /// While waiting: ready once patience has run out.
+    /// While waiting: ready once patience or credit has run out.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let patience = self.patience;
-        self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience))).as_mut().poll(cx)
+        if self.since.is_none() {
+            let now = Instant::now();
+            self.since = Some(now);
+            let due = now + self.credit.within(self.patience);
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(due),
+                None => self.timer = Some(Box::pin(sleep_until(due))),
+            }
+        }
+        self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(cx))
     }
 }
 
@@ -101,10 +112,11 @@ pub struct ClientBody {
 }
 
 impl ClientBody {
-    /// Takes at most `bytes_max` and waits at most `patience` for each next piece.
-    pub fn new(incoming: Incoming, bytes_max: u64, patience: Duration) -> Self {
+    /// Takes at most `bytes_max` and waits at most `patience` for each next piece, for all of them as `credit` says.
+    pub fn new(incoming: Incoming, bytes_max: u64, patience: Duration, credit: Credit) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
-        Self { incoming, bytes_max, left_bytes: bytes_max, silence: Silence::new(patience), ended: None }
+        let silence = Silence::new(patience, credit);
+        Self { incoming, bytes_max, left_bytes: bytes_max, silence, ended: None }
     }
 
     /// No body at all.
@@ -113,7 +125,7 @@ impl ClientBody {
             incoming: None,
             bytes_max: 0,
             left_bytes: 0,
-            silence: Silence::new(Duration::ZERO),
+            silence: Silence::new(Duration::ZERO, Credit::endless()),
             ended: None,
         }
     }
@@ -147,7 +159,7 @@ impl ClientBody {
             ready!(self.silence.poll(cx));
             return Poll::Ready(Some(Err(BodyFault::Silent)));
         };
-        self.silence.broken();
+        self.silence.broken(bytes_of(next.as_ref()));
         let Some(next) = next else { return Poll::Ready(None) };
         let frame = match next {
             Ok(frame) => cleaned(frame),
@@ -200,6 +212,10 @@ impl Body for ClientBody {
     }
 }
 
+fn bytes_of<E>(next: Option<&Result<Frame<Bytes>, E>>) -> usize {
+    next.and_then(|next| next.as_ref().ok()?.data_ref()).map_or(0, Bytes::len)
+}
+
 /// A trailer holds only what may stand in one.
 fn cleaned(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
@@ -219,7 +235,8 @@ pub struct UpstreamBody {
 
 impl UpstreamBody {
     pub(super) fn new(incoming: Incoming, patience: Duration, lease: Lease, request_end: RequestEnd) -> Self {
-        let mut body = Self { incoming, silence: Silence::new(patience), lease: Some((lease, request_end)) };
+        let silence = Silence::new(patience, Credit::endless());
+        let mut body = Self { incoming, silence, lease: Some((lease, request_end)) };
         if body.incoming.is_end_stream() {
             body.release();
         }
@@ -249,7 +266,7 @@ impl Body for UpstreamBody {
             self.lease = None;
             return Poll::Ready(Some(Err(BodyFault::Silent)));
         };
-        self.silence.broken();
+        self.silence.broken(0);
         match next {
             Some(Ok(frame)) => {
                 if self.incoming.is_end_stream() {

@@ -10,16 +10,18 @@ use http::{Method, Request, Version};
 use config::upstream::Endpoint;
 use smallvec::SmallVec;
 
+use super::trace;
 use crate::fields;
 use crate::journey::evidence::Spent;
 use crate::journey::received::{Arrival, X_REQUEST_ID};
 use crate::refusal::Refusal;
 
 /// Fields that concern one connection (RFC 9110 section 7.6.1), besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 7] = [
+const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authentication-info"),
     header::PROXY_AUTHENTICATE,
     header::TE,
     header::TRANSFER_ENCODING,
@@ -103,8 +105,15 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
 }
 
 /// Appends us to `Via`.
-pub fn add_via(headers: &mut HeaderMap) {
-    headers.append(header::VIA, HeaderValue::from_static("1.1 quorumgate"));
+///
+/// - `received`: the version in which the message came.
+pub fn add_via(headers: &mut HeaderMap, received: Version) {
+    let via = match received {
+        Version::HTTP_10 => "1.0 quorumgate",
+        Version::HTTP_2 => "2 quorumgate",
+        _ => "1.1 quorumgate",
+    };
+    headers.append(header::VIA, HeaderValue::from_static(via));
 }
 
 /// Makes a received head ready for an upstream. `Host` is set for each endpoint, by the exchange.
@@ -137,7 +146,8 @@ pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&st
         None => headers.remove(X_FORWARDED_HOST),
     };
     headers.insert(X_REQUEST_ID, arrival.id.field());
-    add_via(headers);
+    trace::pass_on(headers, arrival.id);
+    add_via(headers, parts.version);
     parts.uri = target(&parts.uri, prefix_to_strip);
     parts.version = Version::HTTP_11;
 }
@@ -186,6 +196,7 @@ pub fn host_of(endpoint: &Endpoint, secured: bool) -> Option<HeaderValue> {
 /// - `host`: in place of the `Host` field.
 pub fn speak_http2<B>(request: &mut Request<B>, host: &HeaderValue, secured: bool) -> Option<()> {
     request.headers_mut().remove(header::HOST);
+    request.headers_mut().remove(header::TRANSFER_ENCODING);
     *request.version_mut() = Version::HTTP_2;
     let mut target = std::mem::take(request.uri_mut()).into_parts();
     target.scheme = Some(if secured { Scheme::HTTPS } else { Scheme::HTTP });
@@ -299,6 +310,19 @@ mod tests {
         assert_eq!(headers["x-forwarded-host"], "api.example");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["via"], "1.1 quorumgate");
+    }
+
+    #[test]
+    fn via_tells_the_version_that_was_received() {
+        for (version, via) in [
+            (Version::HTTP_10, "1.0 quorumgate"),
+            (Version::HTTP_11, "1.1 quorumgate"),
+            (Version::HTTP_2, "2 quorumgate"),
+        ] {
+            let parts = prepared(get("/a").version(version).header("via", "1.1 other"), None);
+            let all: Vec<_> = parts.headers.get_all("via").iter().collect();
+            assert_eq!(all, ["1.1 other", via]);
+        }
     }
 
     #[test]

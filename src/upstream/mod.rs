@@ -6,10 +6,14 @@ pub mod body;
 pub mod head;
 /// Connections.
 pub mod pool;
+/// How long a slow peer is waited for.
+pub mod rate;
 /// Connections that serve many requests at once.
 mod shared;
 /// Writes with a deadline.
 pub mod stall;
+/// Which trace a request belongs to.
+pub mod trace;
 /// Connections that have switched protocols.
 pub mod tunnel;
 /// Which protocol a client may switch to.
@@ -211,9 +215,9 @@ fn reply(
     begin: Instant,
 ) -> Reply {
     let (mut parts, incoming) = response.into_parts();
-    parts.version = Version::HTTP_11;
     head::strip_hop_by_hop(&mut parts.headers);
-    head::add_via(&mut parts.headers);
+    head::add_via(&mut parts.headers, parts.version);
+    parts.version = Version::HTTP_11;
     let body = UpstreamBody::new(incoming, upstream.body_idle_timeout, lease, end);
     Reply { response: Response::from_parts(parts, Content::Body(body)), waited: begin.elapsed() }
 }
@@ -240,7 +244,7 @@ async fn switch(
     };
     let (mut parts, _) = response.into_parts();
     head::strip_hop_by_hop(&mut parts.headers);
-    head::add_via(&mut parts.headers);
+    head::add_via(&mut parts.headers, parts.version);
     upgrade::write(&mut parts.headers, protocol);
     let tunnel = Tunnel::new(stream, lease, upstream.tunnel_idle_timeout, origin);
     let response = Response::from_parts(parts, Content::Tunnel(Box::new(tunnel)));

@@ -82,6 +82,7 @@ fn file(n: &str, port: u16, data: &Path, peers: BTreeMap<NodeName, String>) -> N
             body_bytes_max: 1,
             head_timeout: LONG,
             body_idle_timeout: LONG,
+            body_rate_min: 1,
             idle_timeout: LONG,
             drain_timeout: LONG,
             waiters_max: 1,

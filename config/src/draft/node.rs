@@ -163,6 +163,7 @@ fn read_limits(notes: &mut Notes, spot: &Spot<'_>) -> Limits {
         "body_bytes_max",
         "head_timeout",
         "body_idle_timeout",
+        "body_rate_min",
         "idle_timeout",
         "tls_handshakes_max",
         "tls_handshake_timeout",
@@ -191,6 +192,7 @@ fn read_limits(notes: &mut Notes, spot: &Spot<'_>) -> Limits {
     let head_default = u64::try_from(default.head_bytes_max).unwrap_or(u64::MAX);
     let head_bytes_max = size("head_bytes_max", head_default, Limits::HEAD_BYTES_LEAST, 1 << 20);
     let body_bytes_max = size("body_bytes_max", default.body_bytes_max, 0, 1 << 40);
+    let body_rate_min = size("body_rate_min", default.body_rate_min, 0, 1 << 20);
     let mut time = |key, default| {
         let range = Duration::from_millis(1)..=Duration::from_secs(3_600);
         fields.optional(key).and_then(|spot| spot.duration(notes, range)).unwrap_or(default)
@@ -202,6 +204,7 @@ fn read_limits(notes: &mut Notes, spot: &Spot<'_>) -> Limits {
         body_bytes_max,
         head_timeout: time("head_timeout", default.head_timeout),
         body_idle_timeout: time("body_idle_timeout", default.body_idle_timeout),
+        body_rate_min,
         idle_timeout: time("idle_timeout", default.idle_timeout),
         tls_handshakes_max,
         tls_handshake_timeout: time("tls_handshake_timeout", default.tls_handshake_timeout),
