@@ -146,7 +146,7 @@ pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&st
         None => headers.remove(X_FORWARDED_HOST),
     };
     headers.insert(X_REQUEST_ID, arrival.id.field());
-    trace::pass_on(headers, arrival.id);
+    trace::pass_on(headers);
     add_via(headers, parts.version);
     parts.uri = target(&parts.uri, prefix_to_strip);
     parts.version = Version::HTTP_11;
