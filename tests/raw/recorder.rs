@@ -1,4 +1,5 @@
 //! An upstream that writes down every byte, and answers each message with its request line.
+#![allow(clippy::disallowed_methods)] // It stands outside the product: an upstream of a test's own.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
