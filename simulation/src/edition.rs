@@ -22,7 +22,7 @@ use config::path::{Path, Segment};
 use config::quota::{Limit, Quota};
 use config::route::{Access, Condition, Route};
 use config::spot::{Wanted, nearest};
-use config::upstream::{Endpoint, Protocol};
+use config::upstream::Endpoint;
 use http::HeaderMap;
 use quorumgate::router::{Asked, Table};
 
@@ -221,8 +221,8 @@ impl Edition {
     pub fn adopted(&self, upstreams: &[String]) -> String {
         let mut document = self.document.clone();
         for upstream in &mut document.upstreams {
-            // Simulated ones speak HTTP/1.1 in the clear.
-            (upstream.protocol, upstream.tls) = (Protocol::Http1, None);
+            // Simulated ones speak in the clear.
+            upstream.tls = None;
             let index = upstreams.iter().position(|name| name == upstream.name.as_str());
             let host = upstream_host(index.expect("every edition's upstreams are among them"));
             for (number, endpoint) in (0..).zip(&mut upstream.endpoints) {

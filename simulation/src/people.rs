@@ -11,15 +11,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use cluster::world::UnixMs;
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper::http::uri;
+use hyper::{Method, Request, Response, header};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use quorumgate::auth::mint::{Grant, mint};
 
 use crate::edition::Pass;
 use crate::event::{RequestNumber, Token};
 use crate::host::HostNumber;
 use crate::network::Network;
+use crate::scene::Protocol;
 use crate::shim::EPOCH_UNIX_S;
 
 /// Where nodes meet.
@@ -105,22 +107,72 @@ impl Standing {
     }
 }
 
-type Sender = SendRequest<Full<Bytes>>;
+/// Sends requests over one connection.
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Sender {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+}
 
 /// A new connection.
-async fn connect(network: &Network, from: HostNumber, to: HostNumber, port: u16) -> Result<Sender, String> {
-    let stream = network.connect(from, to, port).await.map_err(|e| e.to_string())?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-    tokio::spawn(connection);
-    Ok(sender)
+async fn connect(
+    network: &Network,
+    from: HostNumber,
+    to: HostNumber,
+    port: u16,
+    protocol: Protocol,
+) -> Result<Sender, String> {
+    let stream = TokioIo::new(network.connect(from, to, port).await.map_err(|e| e.to_string())?);
+    match protocol {
+        Protocol::Http1 => {
+            let (sender, connection) = http1::handshake(stream).await.map_err(|e| e.to_string())?;
+            tokio::spawn(connection);
+            Ok(Sender::Http1(sender))
+        }
+        Protocol::Http2 => {
+            let handshake = http2::handshake(TokioExecutor::new(), stream);
+            let (sender, connection) = handshake.await.map_err(|e| e.to_string())?;
+            tokio::spawn(connection);
+            Ok(Sender::Http2(sender))
+        }
+    }
 }
 
 /// One exchange over a connection.
 async fn exchange(sender: &mut Sender, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, String> {
-    sender.ready().await.map_err(|e| e.to_string())?;
-    let (head, body) = sender.send_request(request).await.map_err(|e| e.to_string())?.into_parts();
+    let response = match sender {
+        Sender::Http1(sender) => {
+            sender.ready().await.map_err(|e| e.to_string())?;
+            sender.send_request(request).await
+        }
+        Sender::Http2(sender) => {
+            sender.ready().await.map_err(|e| e.to_string())?;
+            sender.send_request(of_http2(request)).await
+        }
+    };
+    let (head, body) = response.map_err(|e| e.to_string())?.into_parts();
     let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
     Ok(Response::from_parts(head, body))
+}
+
+/// The host stands in the target, and not in a field.
+fn of_http2(request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    let (mut head, body) = request.into_parts();
+    if let Some(host) = head.headers.remove(header::HOST) {
+        let mut parts = head.uri.into_parts();
+        parts.scheme = Some(uri::Scheme::HTTP);
+        parts.authority = uri::Authority::try_from(host.as_bytes()).ok();
+        head.uri = uri::Uri::from_parts(parts).expect("a scheme, a host and a path are a target");
+    }
+    Request::from_parts(head, body)
 }
 
 /// One call of a node's admin door over a connection of its own.
@@ -134,7 +186,7 @@ async fn ask_admin(
     within: Duration,
 ) -> Result<(u16, String), String> {
     let call = async {
-        let mut sender = connect(network, from, node, ADMIN_PORT).await?;
+        let mut sender = connect(network, from, node, ADMIN_PORT, Protocol::Http1).await?;
         let mut request = Request::builder().method(method).uri(path).header("host", "admin.example");
         if path == DOCUMENT {
             request = request.header("content-type", quorumgate::admin::CANONICAL);

@@ -120,14 +120,16 @@ fn list(text: &mut String, key: &str, items: impl ExactSizeIterator<Item = Strin
 }
 
 fn caller(caller: &Caller) -> String {
-    let Caller { route, tenant, client, rate, at_once, spread, method, token } = caller;
+    let Caller { route, tenant, client, rate, at_once, spread, method, token, protocol } = caller;
     let client = client.as_ref().map(|client| format!(", client: {}", word(client))).unwrap_or_default();
     format!(
-        "{{route: {}, tenant: {}{client}, rate: {rate}, at_once: {at_once}, spread: {spread}, method: {}, token: {}}}",
+        "{{route: {}, tenant: {}{client}, rate: {rate}, at_once: {at_once}, spread: {spread}, method: {}, token: {}, \
+         protocol: {}}}",
         word(route),
         word(tenant),
         word(method),
-        token.word()
+        token.word(),
+        protocol.word()
     )
 }
 

@@ -109,6 +109,30 @@ pub struct Caller {
     pub method: String,
     /// What it shows.
     pub token: Token,
+    /// What it speaks.
+    pub protocol: Protocol,
+}
+
+/// What a caller speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, a request at a time on each connection.
+    Http1,
+    /// HTTP/2, all requests to a node on one.
+    Http2,
+}
+
+impl Protocol {
+    /// As plans have them.
+    pub const WORDS: [(&str, Self); 2] = [("http1", Self::Http1), ("http2", Self::Http2)];
+
+    /// As a plan has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+        }
+    }
 }
 
 impl Caller {
@@ -157,6 +181,7 @@ impl Scene {
             spread: Spread::Turns,
             method: "GET".to_owned(),
             token: Token::Good,
+            protocol: Protocol::Http1,
         };
         for (number, caller) in callers.iter_mut().enumerate() {
             caller.tenant = Caller::tenant(number);
@@ -187,7 +212,7 @@ fn document(edition: usize, limits: &[Vec<String>], lobby: &str) -> Edition {
     let text = format!(
         "upstreams:
   first: {{endpoints: [\"http://first.example\"], {timeouts}}}
-  second: {{endpoints: [\"http://second.example\"], {timeouts}}}
+  second: {{endpoints: [\"http://second.example\"], protocol: http2, {timeouts}}}
 issuers:
   dev: {{issuer: quorumgate-dev, audiences: [quorumgate], keys: [{{kid: dev, algorithm: HS256, secret: {{file: dev.secret}}}}]}}
 quotas:
@@ -234,6 +259,7 @@ fn caller(nodes: u8, chance: &mut Chance) -> (Vec<String>, Caller) {
             Token::Forged,
             Token::Expired,
         ]),
+        protocol: *chance.pick(&[Protocol::Http1, Protocol::Http2]),
     };
     (limits, caller)
 }
@@ -252,9 +278,11 @@ fn stroller_and_sprinter(burst: u64) -> [Caller; 2] {
         spread: Spread::Turns,
         method: "GET".to_owned(),
         token: Token::None,
+        protocol: Protocol::Http1,
     };
     let at_once = 2 * burst;
-    let sprinter = Caller { rate: every(3_000 / at_once), at_once, ..stroller.clone() };
+    let sprinter =
+        Caller { rate: every(3_000 / at_once), at_once, protocol: Protocol::Http2, ..stroller.clone() };
     [stroller, sprinter]
 }
 

@@ -27,7 +27,7 @@ use crate::people::operator::{self, Operator};
 use crate::people::upstream::{self, Upstream};
 use crate::people::{ADMIN_PORT, CLUSTER_PORT, HTTP_PORT, SECRET, SECRET_FILE};
 use crate::plan::Plan;
-use crate::scene::{self, CROWD, Caller, FIRST_CALLER, NODES_MAX, OPERATOR, Spread};
+use crate::scene::{self, CROWD, Caller, FIRST_CALLER, NODES_MAX, OPERATOR, Protocol, Spread};
 use crate::weather::Mood;
 use crate::witness::{self, Witness};
 use crate::world::world;
@@ -341,6 +341,7 @@ impl Town {
             every: Duration::from_nanos((caller.rate.per_ns / caller.rate.tokens).max(1)),
             at_once: caller.at_once,
             spread: caller.spread,
+            protocol: caller.protocol,
             manner: Manner::Plain,
         }
     }
@@ -365,8 +366,8 @@ impl Town {
         let posts = (manner == Manner::HangsUp).then_some("POST");
         let method = edition.target(&route, posts)?.ok()?.method;
         let rate = scene::every(every_ms.max(1));
-        let (token, spread) = (Token::Good, Spread::Turns);
-        let stranger = Caller { route, tenant, client: None, rate, at_once: 1, spread, method, token };
+        let (token, spread, protocol) = (Token::Good, Spread::Turns, Protocol::Http1);
+        let stranger = Caller { route, tenant, client: None, rate, at_once: 1, spread, method, token, protocol };
         let closed = Arc::new(AtomicBool::new(false));
         let pattern = Pattern { manner, ..self.pattern(&stranger) };
         self.start_caller(pattern, Party { closed: closed.clone(), ..self.party.clone() });

@@ -8,7 +8,7 @@ use crate::chance::Chance;
 use crate::clock::MS_NS;
 use crate::edition::Edition;
 use crate::event::Token;
-use crate::scene::{Caller, Spread};
+use crate::scene::{Caller, Protocol, Spread};
 
 /// More would make a run slow.
 const CALLERS_MAX: usize = 12;
@@ -56,6 +56,7 @@ pub fn draw(seed: u64, nodes: u8, edition: &Edition) -> Vec<Caller> {
                 spread: *chance.pick(&[Spread::Turns, Spread::Turns, Spread::Skewed, Spread::One(node)]),
                 method: target.method,
                 token: Token::Good,
+                protocol: *chance.pick(&[Protocol::Http1, Protocol::Http2]),
             });
         }
     }
@@ -71,6 +72,7 @@ pub fn draw(seed: u64, nodes: u8, edition: &Edition) -> Vec<Caller> {
             spread: Spread::Turns,
             method: target.method,
             token: *chance.pick(&[Token::Forged, Token::Expired, Token::None]),
+            protocol: Protocol::Http1,
         });
     }
     callers

@@ -17,7 +17,7 @@ use crate::edition::{Pass, Target};
 use crate::event::{Event, Fate, Request as Asked, RequestNumber, Token};
 use crate::host::{Ended, HostNumber};
 use crate::network::Network;
-use crate::scene::Spread;
+use crate::scene::{Protocol, Spread};
 use crate::witness::Witness;
 
 /// Longer than any deadline of a node: a request without an answer by then will have none.
@@ -42,6 +42,7 @@ pub struct Pattern {
     pub every: Duration,
     pub at_once: u64,
     pub spread: Spread,
+    pub protocol: Protocol,
     pub manner: Manner,
 }
 
@@ -271,12 +272,22 @@ impl Caller {
         let reused = idle.is_some();
         let mut sender = match idle {
             Some(sender) => sender,
-            None => connect(&self.party.network, self.host, node, HTTP_PORT).await.map_err(|_| reused)?,
+            None => {
+                let Pattern { protocol, .. } = self.pattern;
+                let network = &self.party.network;
+                connect(network, self.host, node, HTTP_PORT, protocol).await.map_err(|_| reused)?
+            }
         };
+        if let Sender::Http2(sender) = &sender {
+            // Others send over it meanwhile.
+            self.idle().entry(node).or_default().push(Sender::Http2(sender.clone()));
+        }
         let answer = exchange(&mut sender, request).await.map_err(|_| reused)?;
         let echo = answer.headers().get(NUMBER).and_then(|echo| echo.to_str().ok()?.parse().ok());
         let status = answer.status().as_u16();
-        self.idle().entry(node).or_default().push(sender);
+        if matches!(sender, Sender::Http1(_)) {
+            self.idle().entry(node).or_default().push(sender);
+        }
         if has_body && echo == Some(number) && answer.body() != &content(number) {
             let found =
                 format!("an answer with {} bytes, wanted {}", answer.body().len(), content(number).len());

@@ -13,7 +13,8 @@ use hyper::body::{Frame, Incoming};
 use hyper::header::HeaderName;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{NUMBER, UPSTREAM_PORT, content};
@@ -95,7 +96,8 @@ async fn connection(upstream: Upstream, mut stream: SimStream, node: HostNumber)
     let reset = Arc::new(tokio::sync::Notify::new());
     let told = reset.clone();
     let answer = service_fn(move |request| answer(upstream.clone(), node, told.clone(), request));
-    let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let served = builder.serve_connection(TokioIo::new(stream), answer);
     // A gateway that goes away in the middle is what simulations are for.
     tokio::select! {
         biased;
@@ -202,6 +204,10 @@ async fn by_hand(upstream: Upstream, mut stream: SimStream, node: HostNumber, mo
                 return Ok(());
             }
         };
+        if came.starts_with(b"PRI ") {
+            // What is said to an HTTP/2 client makes no sense to it, whatever it is.
+            return stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+        }
         let headers = fields(&came[..head_bytes]);
         let number = upstream.reached(node, &headers);
         let body_bytes = text(&headers, "content-length").and_then(|it| it.parse().ok()).unwrap_or(0);

@@ -13,7 +13,7 @@ use crate::edition::{self, Edition};
 use crate::event::Token;
 use crate::expectation::Expectation;
 use crate::moment;
-use crate::scene::{CALLERS_MAX, Caller, NODES_MAX, Scene, Spread, UPSTREAMS_MAX};
+use crate::scene::{CALLERS_MAX, Caller, NODES_MAX, Protocol, Scene, Spread, UPSTREAMS_MAX};
 use crate::traffic;
 use crate::weather::{Kind, NAMES, Trouble};
 
@@ -60,8 +60,8 @@ const FIELDS: [&str; 11] = [
     "weather",
     "expect",
 ];
-const CALLER_FIELDS: [&str; 8] =
-    ["route", "tenant", "client", "rate", "at_once", "spread", "method", "token"];
+const CALLER_FIELDS: [&str; 9] =
+    ["route", "tenant", "client", "rate", "at_once", "spread", "method", "token", "protocol"];
 /// Longer ones would take hours.
 const FOR_MS_MAX: u64 = 86_400_000;
 const DELAY_MS_MAX: u64 = 10_000;
@@ -295,6 +295,8 @@ impl Reader<'_> {
         let at_once = fields.or(notes, "at_once", 1, |notes, spot| spot.integer(notes, 1..=AT_ONCE_MAX));
         let spread = fields.or(notes, "spread", Spread::Turns, |notes, spot| spot.parse(notes, str::parse));
         let token = fields.or(notes, "token", Token::Good, |notes, spot| spot.word(notes, &Token::WORDS));
+        let protocol =
+            fields.or(notes, "protocol", Protocol::Http1, |notes, spot| spot.word(notes, &Protocol::WORDS));
         let method = fields.optional("method");
         let route = route?;
         let first = edition::first_with(&scene.gateway, &route).map(|(edition, _)| edition)?;
@@ -309,7 +311,8 @@ impl Reader<'_> {
                 }
             },
         };
-        Some(Caller { route, tenant, client, rate: rate?, at_once, spread, method: target.method, token })
+        let (rate, method) = (rate?, target.method);
+        Some(Caller { route, tenant, client, rate, at_once, spread, method, token, protocol })
     }
 
     /// The file's troubles of the kinds that are wanted, each with its place.

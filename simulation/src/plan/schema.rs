@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 use super::Plan;
 use crate::event::Token;
 use crate::expectation::{EXPECTATIONS_MAX, Measure};
-use crate::scene::NODES_MAX;
+use crate::scene::{NODES_MAX, Protocol};
 use crate::weather::NAMES;
 
 fn schema() -> Value {
     let time = || json!({"type": "string", "pattern": "^([0-9]+(ms|s|m|min|h|d)|[0-9]+\\.[0-9]{1,3}s)$"});
     let range = || json!({"type": "string", "pattern": "^[0-9.]+[a-z]+( to [0-9.]+[a-z]+)?$"});
     let tokens: Vec<&str> = Token::WORDS.iter().map(|(word, _)| *word).collect();
+    let protocols: Vec<&str> = Protocol::WORDS.iter().map(|(word, _)| *word).collect();
     let spread = json!({"type": "string", "pattern": format!("^(in turn|skewed|to node-[1-{NODES_MAX}]|hops every [0-9.]+[a-z]+)$")});
     let caller = [
         ("route", text(), "The name of a route of the gateway document."),
@@ -32,6 +33,7 @@ fn schema() -> Value {
         ("spread", spread, "How it goes from node to node; without it, in turn."),
         ("method", text(), "In capitals; without it, the first that the route takes."),
         ("token", json!({"enum": tokens}), "What it shows; without it, a good one."),
+        ("protocol", json!({"enum": protocols}), "What it speaks; without it, HTTP/1.1."),
     ];
     let traffic = json!({"type": "array", "items": object(&["route", "rate"], caller), "maxItems": 150});
     let file =
