@@ -10,8 +10,8 @@ use http::{Method, Version};
 use config::upstream::Endpoint;
 use smallvec::SmallVec;
 
-use crate::fields;
 use crate::journey::evidence::Spent;
+use crate::journey::forwarded;
 use crate::journey::received::{Arrival, X_REQUEST_ID};
 use crate::refusal::Refusal;
 
@@ -27,9 +27,6 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const ADMITTED_NS: HeaderName = HeaderName::from_static("quorumgate-admitted-ns");
 const SCREENED_NS: HeaderName = HeaderName::from_static("quorumgate-screened-ns");
 const CHARGES: HeaderName = HeaderName::from_static("quorumgate-charges");
@@ -82,22 +79,10 @@ pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&st
             || *name == header::PROXY_AUTHORIZATION
             || name.as_str().starts_with(OUR_PREFIX)
     });
-    let address = arrival.caller.peer.ip();
-    let chain = match headers.get(X_FORWARDED_FOR).and_then(|chain| chain.to_str().ok()) {
-        Some(chain) => fields::display(format_args!("{chain}, {address}")),
-        None => fields::display(address),
-    };
-    if let Some(chain) = chain {
-        headers.insert(X_FORWARDED_FOR, chain);
-    }
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(arrival.caller.scheme.as_str()));
+    forwarded::tell(headers, &arrival.caller, asked_host);
     if let Some(certificate) = &arrival.caller.certificate {
         headers.insert(CLIENT_CERTIFICATE, certificate.clone());
     }
-    match asked_host {
-        Some(host) => headers.insert(X_FORWARDED_HOST, host),
-        None => headers.remove(X_FORWARDED_HOST),
-    };
     headers.insert(X_REQUEST_ID, arrival.id.field());
     add_via(headers);
     parts.uri = target(&parts.uri, prefix_to_strip);
@@ -191,7 +176,7 @@ mod tests {
 
     fn prepared(request: http::request::Builder, prefix: Option<&str>) -> Parts {
         let (mut parts, ()) = request.body(()).expect("well-formed").into_parts();
-        let caller = Arc::new(Caller::new(([192, 0, 2, 9], 1).into()));
+        let caller = Arc::new(Caller::plain(([192, 0, 2, 9], 1).into()));
         let arrival = Arrival { id: RequestId(7), caller, at: Instant::now() };
         prepare(&mut parts, &arrival, prefix);
         parts
@@ -229,7 +214,7 @@ mod tests {
     #[test]
     fn the_upstream_learns_who_asked_for_what() {
         let headers = prepared(get("/a").header("x-forwarded-for", "10.0.0.1"), None).headers;
-        assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 192.0.2.9");
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.9", "nobody knows whether the client tells the truth");
         assert_eq!(headers["x-forwarded-host"], "api.example");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["via"], "1.1 quorumgate");
