@@ -214,7 +214,10 @@ mod tests {
     #[test]
     fn the_upstream_learns_who_asked_for_what() {
         let headers = prepared(get("/a").header("x-forwarded-for", "10.0.0.1"), None).headers;
-        assert_eq!(headers["x-forwarded-for"], "192.0.2.9", "nobody knows whether the client tells the truth");
+        assert_eq!(
+            headers["x-forwarded-for"], "192.0.2.9",
+            "nobody knows whether the client tells the truth"
+        );
         assert_eq!(headers["x-forwarded-host"], "api.example");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["via"], "1.1 quorumgate");
