@@ -10,6 +10,7 @@ mod http2;
 mod http2_tests;
 mod opening;
 pub mod pace;
+mod proxied;
 mod scan;
 mod streams;
 mod strict;
@@ -42,7 +43,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, error};
 
-use crate::journey::caller::Caller;
+use crate::journey::caller::{Caller, Proxies};
 use crate::journey::{Gateway, answer};
 use crate::tls::listening::{Failed, Listening};
 use crate::upstream::stall::Unstalled;
@@ -70,6 +71,10 @@ pub struct Accepted {
 pub struct Entrance {
     /// None: plaintext.
     pub tls: Option<Listening>,
+    /// Who speaks for others.
+    pub proxies: Arc<Proxies>,
+    /// The port's number.
+    pub port: u16,
 }
 
 /// What a connection is told.
@@ -179,12 +184,22 @@ impl Drop for State {
 async fn serve(
     mut stream: Box<dyn Stream>,
     entrance: Entrance,
-    peer: SocketAddr,
+    mut peer: SocketAddr,
     gateway: Arc<Gateway>,
     drain: Arc<Drain>,
 ) -> End {
     let limits = &gateway.limits;
-    let mut caller = Caller::new(peer);
+    if entrance.proxies.announces(peer.ip()) {
+        match Box::pin(proxied::hear(&mut stream, limits.head_timeout)).await {
+            Ok(source) => peer = source.unwrap_or(peer),
+            Err(what) => {
+                gateway.recorder.connection_failed(what);
+                return End::Foreign(what);
+            }
+        }
+    }
+    let scheme = if entrance.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let mut caller = Caller::new(peer, scheme, entrance.port, entrance.proxies);
     let mut spoken = Spoken::Either;
     if let Some(tls) = &entrance.tls {
         // Boxed, as everything that is done once for a connection: it would carry the size to its end.
@@ -197,7 +212,6 @@ async fn serve(
         };
         // Over TLS, HTTP/2 is agreed on by ALPN alone (RFC 9113 section 3.2).
         spoken = if secured.is_http2 { Spoken::Http2 } else { Spoken::Http1 };
-        caller.scheme = Scheme::Https;
         caller.certificate = secured.certificate;
         stream = secured.stream;
     }

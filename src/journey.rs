@@ -10,6 +10,8 @@
 pub mod caller;
 /// What each step hands to the next.
 pub mod evidence;
+/// What hops before us say.
+pub mod forwarded;
 /// How old the view may be.
 pub mod freshness;
 /// A request as it was received.

@@ -39,8 +39,9 @@ impl std::fmt::Debug for Door {
 
 impl Door {
     /// Keeps `socket`, whose connections come in by `entrance`.
-    pub fn new(socket: Box<dyn Socket>, entrance: Entrance) -> Self {
+    pub fn new(socket: Box<dyn Socket>, mut entrance: Entrance) -> Self {
         let address = socket.local_addr();
+        entrance.port = address.port();
         Self { socket: Arc::new(Mutex::new(socket)), address, entrance }
     }
 

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::ids::NodeName;
 use crate::mistake::{Parsed, conclude};
 use crate::spot::Notes;
@@ -83,12 +85,16 @@ pub struct TlsFiles {
 }
 
 /// The clients' listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpFile {
     /// Where requests come in without TLS; none: only with it.
     pub listen: Option<SocketAddr>,
     /// Data-plane threads, ≥ 1; none: one a core.
     pub workers: Option<u16>,
+    /// Whose forwarded fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whose connections begin with a PROXY header.
+    pub proxy_protocol_from: Vec<IpNet>,
 }
 
 /// The clients' listener for TLS.

@@ -43,9 +43,17 @@ pub fn node() -> Value {
         ("tls", object(&["ca", "certificate", "key"], files), "PEM files of mutual TLS."),
         ("plaintext", boolean(), "No TLS, on loopback addresses alone."),
     ];
+    let networks = || json!({"anyOf": [text(), {"type": "array", "items": text(), "maxItems": 256}]});
+    let proxy_protocol = [("from", networks(), "Networks such as 10.0.0.0/8.")];
     let http = [
         ("listen", text(), "Where requests come in without TLS, as address:port."),
         ("workers", integer(1, 1024), "Data-plane threads; without it, one a core."),
+        ("trusted_proxies", networks(), "Networks whose forwarded fields are believed."),
+        (
+            "proxy_protocol",
+            object(&["from"], proxy_protocol),
+            "Whose connections, to any port, begin with a PROXY header of version 1 or 2.",
+        ),
     ];
     let certificate =
         [("certificate", text(), "A certificate, then intermediates."), ("key", text(), "Its private key.")];

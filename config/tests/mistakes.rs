@@ -394,6 +394,54 @@ fn plaintext_stays_on_its_machine() {
     }
 }
 
+/// The clients' side of a node file → its only mistake (a part of it).
+const CLIENTS: &[(&str, &str)] = &[
+    ("", "http: found nothing, wanted a value for `http`"),
+    ("http: {workers: 2}", "http.listen: found nothing, wanted a value for `listen`"),
+    ("https: {listen: \"[::]:443\"}", "https.certificates: found nothing"),
+    ("https: {listen: \"[::]:443\", certificates: []}", "wanted one certificate or more"),
+    (
+        "https: {listen: \"[::]:443\", certificates: [{certificate: a.pem}]}",
+        "https.certificates[0].key: found nothing",
+    ),
+    (
+        "https: {listen: \"[::]:443\", certificates: [{certificate: a, key: b}], client_certificate: optional}",
+        "found `client_certificate` without `client_ca`",
+    ),
+    (
+        "https: {listen: \"[::]:443\", certificates: [{certificate: a, key: b}], min_version: tls1.1}",
+        "wanted one of tls1.2, tls1.3",
+    ),
+    ("http: {listen: \"[::]:80\", trusted_proxies: [10.0.0.1]}", "wanted a network such as 10.0.0.0/8"),
+    ("http: {listen: \"[::]:80\", proxy_protocol: {}}", "http.proxy_protocol.from: found nothing"),
+    (
+        "http: {listen: \"[::]:80\"}\nlimits: {http2: {frame_bytes_max: 1KiB}}",
+        "limits.http2.frame_bytes_max: found \"1KiB\"",
+    ),
+    (
+        "http: {listen: \"[::]:80\"}\nlimits: {http2: {streams_max: 0}}",
+        "wanted a whole number from 1 to 10000",
+    ),
+];
+
+#[test]
+fn mistakes_about_the_clients_side_are_told_in_their_places() {
+    let node = |clients: &str| {
+        let text =
+            format!("name: a\ndata: d\ncluster: {{listen: \"127.0.0.1:7\", plaintext: true}}\n{clients}\n");
+        node::parse(&text, Path::new("/etc/gate"))
+    };
+    for (clients, wanted) in CLIENTS {
+        let mistakes = errors(node(clients));
+        assert!(mistakes.len() == 1 && mistakes[0].to_string().contains(wanted), "{clients}: {mistakes:?}");
+    }
+    // and a port for TLS alone is enough
+    let alone =
+        node("https: {listen: \"[::]:443\", certificates: [{certificate: a, key: b}]}").expect("good").value;
+    let https = alone.https.expect("it is there");
+    assert_eq!((alone.http.listen, https.certificates[0].key.as_path()), (None, Path::new("/etc/gate/b")));
+}
+
 /// A route of one path and what becomes of its requests; two upstreams.
 fn acting(route: &str) -> Parsed<gateway::GatewayDocument> {
     let upstreams = "{blue: {endpoints: \"http://a\"}, green: {endpoints: \"http://b\"}}";

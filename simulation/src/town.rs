@@ -367,7 +367,8 @@ impl Town {
         let method = edition.target(&route, posts)?.ok()?.method;
         let rate = scene::every(every_ms.max(1));
         let (token, spread, protocol) = (Token::Good, Spread::Turns, Protocol::Http1);
-        let stranger = Caller { route, tenant, client: None, rate, at_once: 1, spread, method, token, protocol };
+        let stranger =
+            Caller { route, tenant, client: None, rate, at_once: 1, spread, method, token, protocol };
         let closed = Arc::new(AtomicBool::new(false));
         let pattern = Pattern { manner, ..self.pattern(&stranger) };
         self.start_caller(pattern, Party { closed: closed.clone(), ..self.party.clone() });

@@ -101,7 +101,7 @@ impl Request {
             request = request.header(name.trim(), value.trim());
         }
         let (parts, ()) = request.body(()).map_err(|error| error.to_string())?.into_parts();
-        let caller = Arc::new(Caller::new((self.source, 0).into()));
+        let caller = Arc::new(Caller::plain((self.source, 0).into()));
         let arrival = Arrival { id: RequestId(0), caller, at: Instant::now() };
         Received::check(parts, ClientBody::empty(), arrival, u64::MAX).map_err(|refusal| refusal.to_string())
     }

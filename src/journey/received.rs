@@ -14,6 +14,7 @@ use http::{Method, Uri, Version};
 use tokio::time::Instant;
 
 use super::caller::Caller;
+use super::forwarded;
 use crate::fields;
 use crate::refusal::Refusal;
 use crate::upstream::body::ClientBody;
@@ -81,6 +82,8 @@ struct Whole {
     body: ClientBody,
     /// Lower case, without port.
     host: Box<str>,
+    address: IpAddr,
+    scheme: Scheme,
     arrival: Arrival,
 }
 
@@ -107,7 +110,9 @@ impl Received {
         }
         check_body(&parts.headers, body_bytes_max)?;
         check_expectation(&parts.headers)?;
-        Ok(Self(Box::new(Whole { parts, body, host, arrival })))
+        let address = forwarded::client(&parts.headers, &arrival.caller);
+        let scheme = forwarded::scheme(&parts.headers, &arrival.caller);
+        Ok(Self(Box::new(Whole { parts, body, host, address, scheme, arrival })))
     }
 
     /// As it was sent; methods are case-sensitive.
@@ -136,14 +141,14 @@ impl Received {
         &self.0.parts.headers
     }
 
-    /// The client's address. No header changes it.
+    /// The client's address: its connection's, or where that is a trusted proxy's, the one that the proxy names.
     pub fn address(&self) -> IpAddr {
-        self.0.arrival.caller.peer.ip()
+        self.0.address
     }
 
-    /// How it came in.
+    /// How the client asked.
     pub fn scheme(&self) -> Scheme {
-        self.0.arrival.caller.scheme
+        self.0.scheme
     }
 
     /// Where and when it came in.
@@ -389,7 +394,7 @@ mod tests {
     use super::*;
 
     fn arrival() -> Arrival {
-        let caller = Arc::new(Caller::new(([127, 0, 0, 1], 4000).into()));
+        let caller = Arc::new(Caller::plain(([127, 0, 0, 1], 4000).into()));
         Arrival { id: RequestId(7), caller, at: Instant::now() }
     }
 

@@ -13,7 +13,7 @@ use cluster::world::{BootNs, BoxFuture, Listener, Net, Share, Stream, World};
 use config::action::{Action, Headers};
 use config::identity::KeyMaterial;
 use config::ids::{RouteName, UpstreamName};
-use config::node::Limits;
+use config::node::{HttpFile, Limits};
 use config::path::Path;
 use config::route::{Access, Match, Route};
 use config::upstream::{Endpoint, Upstream};
@@ -23,13 +23,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep};
 
+use super::caller::Proxies;
 use super::evidence::RouteRule;
 use super::freshness::Freshness;
 use super::received::{Received, RequestIds};
 use super::{Gateway, Routes};
 use crate::auth::secrets::Secret;
 use crate::auth::{AccessRule, Tokens};
-use crate::connection::{Accepted, ConnectionActor, Msg};
+use crate::connection::{Accepted, ConnectionActor, Entrance, Msg};
 use crate::quota::{Keeper, Ledger};
 use crate::refusal::Refusal;
 use crate::router::Asked;
@@ -253,28 +254,27 @@ impl Client {
     }
 
     async fn connect_to(script: Script, rule: Arc<RouteRule>) -> Self {
+        Self::connect_at(script, rule, Entrance::default()).await
+    }
+
+    async fn connect_at(script: Script, rule: Arc<RouteRule>, entrance: Entrance) -> Self {
         let net = Arc::new(TestNet { script, connections: AtomicUsize::new(0), seen: Arc::default() });
         let telemetry = Telemetry::new();
         let gateway = gateway(net.clone(), rule, &telemetry);
-        Self::of(gateway, net, telemetry).await
+        Self::of(gateway, net, telemetry, entrance).await
     }
 
     /// Another client of the same gateway.
     async fn another(&self) -> Self {
-        Self::of(self.gateway.clone(), self.net.clone(), self.telemetry.clone()).await
+        Self::of(self.gateway.clone(), self.net.clone(), self.telemetry.clone(), Entrance::default()).await
     }
 
-    async fn of(gateway: Arc<Gateway>, net: Arc<TestNet>, telemetry: Telemetry) -> Self {
+    async fn of(gateway: Arc<Gateway>, net: Arc<TestNet>, telemetry: Telemetry, entrance: Entrance) -> Self {
         let (stream, theirs) = tokio::io::duplex(1 << 16);
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one is free");
         let peer = ([192, 0, 2, 9], 4000).into();
-        let accepted = Accepted {
-            stream: Box::new(theirs),
-            peer,
-            gateway: gateway.clone(),
-            permit,
-            entrance: Default::default(),
-        };
+        let accepted =
+            Accepted { stream: Box::new(theirs), peer, gateway: gateway.clone(), permit, entrance };
         let (actor, _) = Actor::spawn(None, ConnectionActor, accepted).await.expect("the actor starts");
         Self { stream, actor, net, telemetry, gateway }
     }
@@ -331,6 +331,42 @@ async fn a_request_passes_and_its_connection_serves_the_next_one() {
     assert_eq!((seen.len(), client.net.connections.load(Ordering::Relaxed)), (2, 1));
     let summary = client.telemetry.summary();
     assert_eq!((summary.received, summary.admitted, summary.answered_2xx, summary.connections), (2, 2, 2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_in_front_speaks_for_its_clients() {
+    // given that the client's end is a load balancer of two kinds
+    let file = HttpFile {
+        proxy_protocol_from: vec!["192.0.2.0/24".parse().expect("a network")],
+        trusted_proxies: vec!["198.51.100.0/24".parse().expect("a network")],
+        ..HttpFile::default()
+    };
+    let entrance = Entrance { proxies: Arc::new(Proxies::new(&file)), ..Entrance::default() };
+    let connect = async || Client::connect_at(|_, _| Act::Say(OK), rule(80), entrance.clone()).await;
+    let asked = "GET /v1/a HTTP/1.1\r\nhost: api.test\r\nx-forwarded-for: 203.0.113.1\r\n\r\n";
+    // when it says that a stranger, or a proxy that is believed, is behind it
+    for (behind, told) in [("203.0.113.7", "203.0.113.7"), ("198.51.100.7", "203.0.113.1, 198.51.100.7")] {
+        let mut client = connect().await;
+        client.send(&format!("PROXY TCP4 {behind} 10.0.0.1 4000 80\r\n")).await;
+        client.ask(asked).await;
+        // then the upstream is told of those who are believed
+        let seen = client.seen().remove(0);
+        assert!(seen.contains(&format!("x-forwarded-for: {told}\r\n")), "{seen}");
+    }
+    // and without such a word it is not served, at once or after a while
+    let mut client = connect().await;
+    client.send(asked).await;
+    assert!(client.is_closed().await);
+    let (mut client, begin) = (connect().await, Instant::now());
+    assert!(client.is_closed().await && begin.elapsed().as_secs() == 5);
+    sleep(Duration::from_millis(1)).await;
+    let figures = client.telemetry.render_prometheus();
+    assert!(figures.contains("connections_failed_total{reason=\"proxy-header-late\"} 1"), "{figures}");
+    // and it is no request from anybody else
+    let mut client = Client::connect(|_, _| Act::Say(OK)).await;
+    client.send("PROXY TCP4 203.0.113.7 10.0.0.1 4000 80\r\n\r\n").await;
+    let head = read_head(&mut client.stream).await.expect("an answer");
+    assert!(head.starts_with("HTTP/1.1 400"), "{head}");
 }
 
 #[tokio::test(start_paused = true)]

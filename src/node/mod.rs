@@ -27,6 +27,7 @@ use tracing::{error, info, warn};
 use crate::admin;
 use crate::auth::Tokens;
 use crate::connection::Entrance;
+use crate::journey::caller::Proxies;
 use crate::journey::freshness::Freshness;
 use crate::listener::{Budget, Door};
 use crate::quota::Keeper;
@@ -206,9 +207,11 @@ fn doors(world: &World, file: &NodeFile, files: Option<&Files>) -> Result<Vec<Ve
     let workers = file.http.workers.unwrap_or_else(|| world.domains.parallelism()).max(1);
     let limits = &file.limits;
     let tls = files.map(|files| files.listening(limits.tls_handshakes_max, limits.tls_handshake_timeout));
+    let plain = Entrance { proxies: Arc::new(Proxies::new(&file.http)), ..Entrance::default() };
+    let secure = Entrance { tls, ..plain.clone() };
     let ports = [
-        ("http.listen", file.http.listen, Entrance::default()),
-        ("https.listen", file.https.as_ref().map(|https| https.listen), Entrance { tls }),
+        ("http.listen", file.http.listen, plain),
+        ("https.listen", file.https.as_ref().map(|https| https.listen), secure),
     ];
     let mut doors: Vec<Vec<Door>> = (0..workers).map(|_| Vec::new()).collect();
     for (setting, address, entrance) in ports {

@@ -29,8 +29,6 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::extensions::GeneralName;
 
-use crate::fields;
-
 const H2: &[u8] = b"h2";
 const HTTP11: &[u8] = b"http/1.1";
 
@@ -137,21 +135,18 @@ fn description(certificate: &CertificateDer<'_>) -> Option<HeaderValue> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let common = parsed.subject().iter_common_name().find_map(|name| name.as_str().ok()).filter(plain);
     let names = dns_names(&parsed);
-    fields::value(|text| {
-        text.write_str("sha256=")?;
-        for byte in digest::digest(&digest::SHA256, certificate).as_ref() {
-            write!(text, "{byte:02x}")?;
-        }
-        if let Some(name) = common {
-            write!(text, ";cn={name}")?;
-        }
-        let mut before = ";dns=";
-        for name in names.into_iter().filter(plain).take(NAMES_MAX) {
-            write!(text, "{before}{name}")?;
-            before = ",";
-        }
-        Ok(())
-    })
+    let digest = digest::digest(&digest::SHA256, certificate);
+    let mut text = String::from("sha256=");
+    // Writing to a String cannot fail.
+    let _ = digest.as_ref().iter().try_for_each(|byte| write!(text, "{byte:02x}"));
+    if let Some(name) = common {
+        text += &format!(";cn={name}");
+    }
+    let names: Vec<&str> = names.into_iter().filter(plain).take(NAMES_MAX).collect();
+    if !names.is_empty() {
+        text += &format!(";dns={}", names.join(","));
+    }
+    HeaderValue::try_from(text).ok()
 }
 
 /// What is told of one certificate stays a field of moderate length.

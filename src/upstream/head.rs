@@ -11,8 +11,8 @@ use config::upstream::Endpoint;
 use smallvec::SmallVec;
 
 use super::trace;
-use crate::fields;
 use crate::journey::evidence::Spent;
+use crate::journey::forwarded;
 use crate::journey::received::{Arrival, X_REQUEST_ID};
 use crate::refusal::Refusal;
 
@@ -53,9 +53,6 @@ const NO_TRAILERS: [HeaderName; 20] = [
     header::WWW_AUTHENTICATE,
 ];
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const ADMITTED_NS: HeaderName = HeaderName::from_static("quorumgate-admitted-ns");
 const SCREENED_NS: HeaderName = HeaderName::from_static("quorumgate-screened-ns");
 const CHARGES: HeaderName = HeaderName::from_static("quorumgate-charges");
@@ -129,22 +126,10 @@ pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&st
             || *name == header::PROXY_AUTHORIZATION
             || name.as_str().starts_with(OUR_PREFIX)
     });
-    let address = arrival.caller.peer.ip();
-    let chain = match headers.get(X_FORWARDED_FOR).and_then(|chain| chain.to_str().ok()) {
-        Some(chain) => fields::display(format_args!("{chain}, {address}")),
-        None => fields::display(address),
-    };
-    if let Some(chain) = chain {
-        headers.insert(X_FORWARDED_FOR, chain);
-    }
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(arrival.caller.scheme.as_str()));
+    forwarded::tell(headers, &arrival.caller, asked_host);
     if let Some(certificate) = &arrival.caller.certificate {
         headers.insert(CLIENT_CERTIFICATE, certificate.clone());
     }
-    match asked_host {
-        Some(host) => headers.insert(X_FORWARDED_HOST, host),
-        None => headers.remove(X_FORWARDED_HOST),
-    };
     headers.insert(X_REQUEST_ID, arrival.id.field());
     trace::pass_on(headers);
     add_via(headers, parts.version);
@@ -254,7 +239,7 @@ mod tests {
 
     fn prepared(request: http::request::Builder, prefix: Option<&str>) -> Parts {
         let (mut parts, ()) = request.body(()).expect("well-formed").into_parts();
-        let caller = Arc::new(Caller::new(([192, 0, 2, 9], 1).into()));
+        let caller = Arc::new(Caller::plain(([192, 0, 2, 9], 1).into()));
         let arrival = Arrival { id: RequestId(7), caller, at: Instant::now() };
         prepare(&mut parts, &arrival, prefix);
         parts
@@ -289,7 +274,7 @@ mod tests {
         {
             trailers.insert(name, HeaderValue::from_static("1"));
         }
-        trailers.insert(X_FORWARDED_FOR, HeaderValue::from_static("1"));
+        trailers.insert("x-forwarded-for", HeaderValue::from_static("1"));
         clean_trailers(&mut trailers);
         let names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["grpc-status", "x-sum"]);
@@ -306,7 +291,10 @@ mod tests {
     #[test]
     fn the_upstream_learns_who_asked_for_what() {
         let headers = prepared(get("/a").header("x-forwarded-for", "10.0.0.1"), None).headers;
-        assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 192.0.2.9");
+        assert_eq!(
+            headers["x-forwarded-for"], "192.0.2.9",
+            "nobody knows whether the client tells the truth"
+        );
         assert_eq!(headers["x-forwarded-host"], "api.example");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["via"], "1.1 quorumgate");

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use super::matching::parse_source as parse_network;
 use super::node::{parse_socket, read_path};
 use crate::node::{CertificateFiles, ClientCertificate, HttpFile, HttpsFile, TlsVersion};
 use crate::spot::{Fields, Notes, Spot};
 
+/// As many networks as a list of them has.
+const NETWORKS_MAX: usize = 256;
 /// As many certificates as a listener chooses among.
 const CERTIFICATES_MAX: usize = 1_000;
 
@@ -23,7 +26,7 @@ pub(super) fn read(
     let https = https_spot.as_ref().map(|spot| read_https(notes, spot, dir));
     let http = match &http_spot {
         Some(spot) => read_http(notes, spot, https.is_some()),
-        None if https.is_some() => Some(HttpFile { listen: None, workers: None }),
+        None if https.is_some() => Some(HttpFile::default()),
         None => None,
     };
     let https = match https {
@@ -34,11 +37,22 @@ pub(super) fn read(
 }
 
 fn read_http(notes: &mut Notes, spot: &Spot<'_>, is_https_there: bool) -> Option<HttpFile> {
-    let mut fields = spot.fields(notes, &["listen", "workers"])?;
+    let mut fields = spot.fields(notes, &["listen", "workers", "trusted_proxies", "proxy_protocol"])?;
     let spot = if is_https_there { fields.optional("listen") } else { fields.required(notes, "listen") };
     let listen = spot.and_then(|spot| spot.parse(notes, parse_socket));
     let workers = fields.optional("workers").and_then(|spot| spot.integer(notes, 1..=1024));
-    Some(HttpFile { listen, workers: workers.and_then(|workers| u16::try_from(workers).ok()) })
+    let networks = |notes: &mut Notes, spot: Spot<'_>| spot.texts(notes, NETWORKS_MAX, parse_network);
+    let trusted_proxies = fields.optional("trusted_proxies").map(|spot| networks(notes, spot));
+    let proxy_protocol_from = fields.optional("proxy_protocol").and_then(|spot| {
+        let mut fields = spot.fields(notes, &["from"])?;
+        fields.required(notes, "from").map(|spot| networks(notes, spot))
+    });
+    Some(HttpFile {
+        listen,
+        workers: workers.and_then(|workers| u16::try_from(workers).ok()),
+        trusted_proxies: trusted_proxies.unwrap_or_default(),
+        proxy_protocol_from: proxy_protocol_from.unwrap_or_default(),
+    })
 }
 
 fn read_https(notes: &mut Notes, spot: &Spot<'_>, dir: &Path) -> Option<HttpsFile> {

@@ -179,7 +179,7 @@ pub(super) fn parse_host(host: &str) -> Result<String, Wanted> {
     Err(Wanted { help: help.map(str::to_owned), ..wanted.into() })
 }
 
-fn parse_source(text: &str) -> Result<IpNet, Wanted> {
+pub(super) fn parse_source(text: &str) -> Result<IpNet, Wanted> {
     let error = |help: Option<String>| Wanted { help, ..Wanted::from("a network such as 10.0.0.0/8") };
     if let Ok(address) = text.parse::<IpAddr>() {
         return Err(error(Some(format!("write {}", IpNet::from(address)))));

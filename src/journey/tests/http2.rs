@@ -155,7 +155,7 @@ impl Client {
             connections: AtomicUsize::new(0),
             seen: Arc::default(),
         };
-        (Self::of(gateway, Arc::new(nobody), telemetry).await, seen)
+        (Self::of(gateway, Arc::new(nobody), telemetry, Default::default()).await, seen)
     }
 }
 
