@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::auth::Tokens;
+use crate::auth::{Bearer, Tokens};
 use crate::direct;
 use crate::quota::{Keeper, Standings};
 use crate::refusal::{Fault, Refusal};
@@ -43,11 +43,13 @@ use received::{Arrival, Received, RequestIds};
 
 /// The router's published table, as a request sees it.
 pub trait Routes: Send + Sync {
-    /// The route that takes this request. Reads an immutable table; never waits.
+    /// The route that takes this request. Reads an immutable table; never waits. Looks at the token only where a route wants
+    /// claims of it.
     ///
     /// # Errors
-    /// [`Refusal::NoConfiguration`], [`Refusal::NoRoute`] or [`Refusal::MethodNotAllowed`].
-    fn find(&self, received: &Received) -> Result<Arc<RouteRule>, Refusal>;
+    /// [`Refusal::NoConfiguration`], [`Refusal::NoRoute`] or [`Refusal::MethodNotAllowed`]; [`Refusal::Auth`], if a route might
+    /// take it with a good token, and its is none.
+    fn find(&self, received: &Received, bearer: &mut Bearer<'_>) -> Result<Arc<RouteRule>, Refusal>;
 }
 
 /// One data-plane thread's doors to everything that a request meets.
@@ -143,7 +145,7 @@ impl Trail {
 
     /// The same, where the route has several.
     fn branch(&self) -> Option<&UpstreamName> {
-        self.upstream().filter(|_| self.rule.as_ref().is_some_and(|rule| rule.split.is_some()))
+        self.upstream().filter(|_| self.rule.as_ref().is_some_and(|rule| rule.choice.is_some()))
     }
 
     fn spent(&mut self, spent: &Spent) {

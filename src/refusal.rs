@@ -74,6 +74,10 @@ pub enum Refusal {
         allowed: Vec<String>,
     },
 
+    /// No upstream of its route holds its part.
+    #[error("no upstream of its route holds its part")]
+    NoPartition,
+
     /// The token is missing, not good, or grants too little.
     #[error(transparent)]
     Auth(#[from] AuthRefusal),
@@ -169,6 +173,7 @@ impl Refusal {
             | Self::NotSupported { .. }
             | Self::NoRoute { .. }
             | Self::MethodNotAllowed { .. }
+            | Self::NoPartition
             | Self::Auth(_)
             | Self::OverQuota { .. }
             | Self::TooManyKeys { .. } => Fault::Client,
@@ -195,6 +200,7 @@ impl Refusal {
             Self::StaleView => "stale-view",
             Self::NoRoute { .. } => "no-route",
             Self::MethodNotAllowed { .. } => "method-not-allowed",
+            Self::NoPartition => "no-partition",
             Self::Auth(AuthRefusal::Missing) => "no-token",
             Self::Auth(AuthRefusal::InsufficientScope { .. }) => "insufficient-scope",
             Self::Auth(AuthRefusal::MissingClaim { .. }) => "missing-claim",

@@ -149,7 +149,7 @@ fn status(refusal: &Refusal) -> StatusCode {
         | Refusal::StaleView
         | Refusal::QuotaUndecided { .. }
         | Refusal::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        Refusal::NoRoute { .. } => StatusCode::NOT_FOUND,
+        Refusal::NoRoute { .. } | Refusal::NoPartition => StatusCode::NOT_FOUND,
         Refusal::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
         Refusal::Auth(refusal) if refusal.is_forbidden() => StatusCode::FORBIDDEN,
         Refusal::Auth(_) => StatusCode::UNAUTHORIZED,
@@ -170,6 +170,7 @@ fn title(refusal: &Refusal) -> &'static str {
         Refusal::NoConfiguration => "The gateway has no configuration yet",
         Refusal::StaleView => "The gateway has lost contact with its cluster",
         Refusal::NoRoute { .. } => "There is nothing here",
+        Refusal::NoPartition => "Nothing here holds what the request is about",
         Refusal::MethodNotAllowed { .. } => "The method is not allowed here",
         Refusal::Auth(AuthRefusal::Missing) => "A bearer token is needed",
         Refusal::Auth(refusal) if refusal.is_forbidden() => "The bearer token grants too little",

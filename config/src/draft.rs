@@ -14,7 +14,7 @@ mod upstream;
 
 use std::collections::BTreeMap;
 
-use crate::action::{Action, Headers, Rewrite};
+use crate::action::{Action, Headers, Partition, PartitionBy, Rewrite};
 use crate::gateway::GatewayDocument;
 use crate::identity::Issuer;
 use crate::ids::{IssuerName, PlanName, QuotaName, RouteName, TenantId, UpstreamName};
@@ -95,6 +95,16 @@ impl Draft {
 }
 
 impl RouteDraft {
+    /// As [`Route::claims`].
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        let parted = match &self.action {
+            Some(Action::Partition(Partition { by: PartitionBy::Claim(name), .. })) => Some(name),
+            _ => None,
+        };
+        let matched = self.matches.iter().flat_map(|matches| matches.claims.keys());
+        matched.chain(parted).map(String::as_str)
+    }
+
     fn complete(self) -> Option<Route> {
         Some(Route {
             name: self.name?,

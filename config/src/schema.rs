@@ -297,6 +297,22 @@ fn split() -> Value {
     object(&["by", "branches"], fields)
 }
 
+fn partition() -> Value {
+    let by = json!({"anyOf": [
+        {"const": "tenant"},
+        object(&["claim"], [("claim", text(), "A claim's name.")]),
+        object(&["header"], [("header", text(), "A field's name in lower case.")]),
+    ]});
+    let upstreams =
+        json!({"type": "object", "additionalProperties": text(), "minProperties": 1, "maxProperties": 1000});
+    let fields = [
+        ("by", by, "What names a request's part."),
+        ("upstreams", upstreams, "Part → upstream."),
+        ("otherwise", text(), "The upstream of all others; without it, they are refused."),
+    ];
+    object(&["by", "upstreams"], fields)
+}
+
 /// Changes of header fields, carried out in the order remove, set, add.
 fn edits() -> Value {
     let values = || {
@@ -311,6 +327,10 @@ fn edits() -> Value {
     object(&[], fields)
 }
 
+fn claims() -> Value {
+    json!({"type": "object", "additionalProperties": texts(), "minProperties": 1, "maxProperties": 16})
+}
+
 fn route() -> Value {
     let matches = [
         ("path", path(), "Path prefix by whole segments, or a map that says its kind."),
@@ -320,6 +340,7 @@ fn route() -> Value {
         ("query", conditions(), "Parameter name → condition."),
         ("cookies", conditions(), "Cookie name → condition."),
         ("sources", texts(), "Networks of the client's address, such as 10.0.0.0/8; without it, all."),
+        ("claims", claims(), "Claim of the token → its text, or several of which it has one."),
     ];
     let token = [
         ("issuers", texts(), "One of them."),
@@ -353,6 +374,7 @@ fn route() -> Value {
         ("redirect", redirect(), "Where their clients are sent; in place of `upstream`."),
         ("respond", respond(), "How they are answered; in place of `upstream`."),
         ("split", split(), "Which upstreams share them; in place of `upstream`."),
+        ("partition", partition(), "Which upstream holds their part; in place of `upstream`."),
         ("access", access, "Who may send them."),
         ("quotas", charges, "What counts them."),
         ("timeout", duration(), "Until the response's head; stands over the upstream's."),
@@ -366,6 +388,7 @@ fn route() -> Value {
     ];
     let mut route = object(&["name", "match", "access"], fields);
     let one = |key: &str| json!({"required": [key]});
-    route["oneOf"] = json!([one("upstream"), one("redirect"), one("respond"), one("split")]);
+    route["oneOf"] =
+        json!([one("upstream"), one("redirect"), one("respond"), one("split"), one("partition")]);
     route
 }

@@ -290,6 +290,7 @@ fn routes_that_differ_in_one_condition_are_told_apart_and_equal_ones_are_not() {
         ("{path: /a, headers: {x: y}}", "{path: /a, query: {x: y}}"),
         ("{path: /a, cookies: {x: y}}", "{path: /a, cookies: {x: {regex: y}}}"),
         ("{path: /a, sources: [10.0.0.0/8]}", "{path: /a, sources: [10.0.0.0/9]}"),
+        ("{path: /a, sources: [10.0.0.0/8]}", "{path: /a, sources: [10.0.0.0/9], hosts: [a]}"),
         ("{path: /a, hosts: [a.b]}", "{path: /a, hosts: ['*.b']}"),
         ("{path: {template: '/{a}'}}", "{path: {template: '/{b}'}, methods: [GET]}"),
     ];
@@ -472,7 +473,7 @@ const ACTIONS: &[(&str, &str)] = &[
     ),
     (
         "match: {path: /r}, access: public, respond: {status: 200}, rewrite: {path: /n}",
-        "routes[0].rewrite: found `rewrite` beside `respond`, wanted `upstream` or `split` beside it",
+        "routes[0].rewrite: found `rewrite` beside `respond`, wanted `upstream`, `split` or `partition` beside it",
     ),
     (
         "match: {path: /r}, access: public, respond: {status: 200}, timeout: 1s",
@@ -525,6 +526,51 @@ const ACTIONS: &[(&str, &str)] = &[
         "routes[0].split.override: found a map, wanted exactly one of `header`, `cookie`",
     ),
     (
+        "match: {path: /r}, access: public, partition: {by: tenent, upstreams: {a: blue}}",
+        "routes[0].partition.by: found \"tenent\", wanted `tenant`, `{claim: …}` or `{header: …}`",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: {header: x, claim: y}, upstreams: {a: blue}}",
+        "routes[0].partition.by: found a map, wanted exactly one of `claim`, `header`",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: {claim: region}, upstreams: {a: blue}}",
+        "routes[0].partition.by: found `claim` on a public route, wanted a header, or access by token",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: {header: X-Region}, upstreams: {a: blue}}",
+        "write x-region",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: {header: x}, upstreams: {}}",
+        "routes[0].partition.upstreams: found a map, wanted at least one part",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: {header: x}, upstreams: {a: blue, ' b': blue}}",
+        "without white space at the ends",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: {header: x}, upstreams: {a: blue, b: gren}}",
+        "routes[0].partition.upstreams.b: found \"gren\", wanted the name of an upstream",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: {header: x}, upstreams: {a: blue}, otherwise: refuse}",
+        "routes[0].partition.otherwise: found \"refuse\", wanted the name of an upstream",
+    ),
+    (
+        "match: {path: /r, claims: {plan: gold}}, access: public, upstream: blue",
+        "routes[0].match.claims: found claims on a public route, wanted access by token",
+    ),
+    ("match: {path: /r, claims: {}}, access: {issuers: [dev]}, upstream: blue", "leave `claims` out for all"),
+    (
+        "match: {path: /r, claims: {plan: []}}, access: {issuers: [dev]}, upstream: blue",
+        "routes[0].match.claims.plan: found a list, wanted at least one text",
+    ),
+    (
+        "match: {path: /r, claims: {admin: true}}, access: {issuers: [dev]}, upstream: blue",
+        "routes[0].match.claims.admin: found true",
+    ),
+    (
         "match: {path: /r}, access: public, upstream: blue, headers: {request: {set: {Host: a}}}",
         "wanted the name of a header in lower case",
     ),
@@ -555,6 +601,24 @@ fn each_mistake_about_what_becomes_of_requests_is_told() {
         assert!(told.contains(expected), "{expected:?} is not in {told:?}");
         assert!(mistakes[0].line == 4 && mistakes[0].column > 1, "{told}");
     }
+}
+
+#[test]
+fn a_document_looks_at_so_many_claims_and_no_more() {
+    let by = |routes: usize| {
+        let route = |n: usize| {
+            format!(
+                "- {{name: r{n}, match: {{path: /r, claims: {{c{n}: x}}}}, upstream: u, access: {{issuers: [i]}}}}\n"
+            )
+        };
+        let head = "upstreams: {u: {endpoints: \"http://a\"}}\n\
+                    issuers: {i: {issuer: i, audiences: [a], keys: [{algorithm: HS256, secret: {file: s}}]}}\nroutes:\n";
+        gateway::parse(&(head.to_owned() + &(0..routes).map(route).collect::<String>()))
+    };
+    assert!(by(32).is_ok());
+    let mistakes = errors(by(33));
+    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+    assert!(mistakes[0].to_string().contains("33 different claims that routes look at, wanted at most 32"));
 }
 
 #[test]

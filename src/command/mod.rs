@@ -12,6 +12,7 @@ mod route;
 mod run;
 mod token;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -121,6 +122,20 @@ impl Cli {
 /// Reads `30s`, `2m`, `1h`.
 fn duration(text: &str) -> Result<Duration, String> {
     config::units::parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// Reads `name=text`.
+fn claim(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let (name, text) = pair.ok_or_else(|| format!("found {text:?}, wanted name=text"))?;
+    Ok((name.to_owned(), text.to_owned()))
+}
+
+/// Claims with all their texts.
+fn by_name(claims: Vec<(String, String)>) -> BTreeMap<String, Vec<String>> {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    claims.into_iter().for_each(|(name, text)| all.entry(name).or_default().push(text));
+    all
 }
 
 fn node_name(text: &str) -> Result<NodeName, String> {

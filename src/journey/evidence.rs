@@ -12,12 +12,13 @@ use smallvec::SmallVec;
 
 use super::Gateway;
 use super::received::{Arrival, Received};
-use crate::auth::{AccessRule, Identity};
+use crate::auth::{AccessRule, Bearer, Identity, Looked};
 use crate::direct::Direct;
 use crate::edits::FieldEdits;
 use crate::quota::{Admission, Charge, Keeper, QuotaRule};
 use crate::refusal::Refusal;
 use crate::router::Asked;
+use crate::router::partition::PartitionRule;
 use crate::router::split::SplitRule;
 use crate::upstream::body::ClientBody;
 
@@ -28,7 +29,7 @@ pub struct RouteRule {
     /// Where its requests go: one, or one for each branch, in the document's order. Empty: see `direct`.
     pub upstreams: Box<[Arc<config::upstream::Upstream>]>,
     /// Which of several upstreams takes a request. None: there is one, or none.
-    pub split: Option<SplitRule>,
+    pub choice: Option<Choice>,
     /// What the gateway answers where there is no upstream.
     pub direct: Option<Direct>,
     /// What `Host` says to the upstream in place of its endpoint.
@@ -51,6 +52,21 @@ impl RouteRule {
         &self.edits[0]
     }
 
+    /// Which of the upstreams takes a request; none: it is answered here.
+    fn place(&self, received: &Received, identity: Option<&Identity>) -> Result<Option<usize>, Refusal> {
+        let asked = Asked::of(received);
+        match &self.choice {
+            None => Ok((!self.upstreams.is_empty()).then_some(0)),
+            Some(Choice::Split(split)) => {
+                let name = self.route.name.as_str();
+                Ok(Some(split.branch(name, &asked, identity, received.arrival().id)))
+            }
+            Some(Choice::Partition(partition)) => {
+                partition.place(&asked, identity).map(Some).ok_or(Refusal::NoPartition)
+            }
+        }
+    }
+
     /// What is changed of an answer that is no refusal.
     pub fn response_edits(&self) -> &FieldEdits {
         &self.edits[1]
@@ -61,6 +77,15 @@ impl std::fmt::Debug for RouteRule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "RouteRule({}, revision {})", self.route.name, self.revision.0)
     }
+}
+
+/// Which of a route's upstreams takes a request.
+#[derive(Debug)]
+pub enum Choice {
+    /// By shares.
+    Split(SplitRule),
+    /// By what it holds.
+    Partition(PartitionRule),
 }
 
 /// A quota that counts a route's requests, compiled.
@@ -119,19 +144,25 @@ impl Spent {
 pub struct Routed {
     received: Received,
     rule: Arc<RouteRule>,
+    /// What the router had to know of the token. Authentication takes it, and does not verify twice.
+    looked: Option<Looked>,
 }
 
 impl Routed {
     /// Finds the route.
     ///
     /// # Errors
-    /// No configuration, no route, or not with this method; or no leader's word yet that this is the configuration.
+    /// No configuration, no route, or not with this method, or not without a good token; or no leader's word yet that this
+    /// is the configuration.
     pub fn find(gateway: &Gateway, received: Received) -> Result<Self, Refusal> {
-        let found = gateway.routes.find(&received);
+        let now = || gateway.world.clock.wall();
+        let mut bearer = Bearer::new(&gateway.tokens, received.headers(), &now);
+        let found = gateway.routes.find(&received, &mut bearer);
+        let looked = bearer.into_looked();
         if !matches!(found, Err(Refusal::NoConfiguration)) && !gateway.freshness.serves() {
             return Err(Refusal::StaleView);
         }
-        Ok(Self { received, rule: found? })
+        Ok(Self { rule: found?, looked, received })
     }
 
     /// Its route.
@@ -177,8 +208,9 @@ impl Authenticated {
     ///
     /// # Errors
     /// A stale view, or what `auth` says of the token.
-    pub fn prove(gateway: &Gateway, screened: Screened) -> Result<Self, Refusal> {
-        let Routed { received, rule } = &screened.routed;
+    pub fn prove(gateway: &Gateway, mut screened: Screened) -> Result<Self, Refusal> {
+        let looked = screened.routed.looked.take();
+        let Routed { received, rule, .. } = &screened.routed;
         if matches!(rule.access, AccessRule::Public) {
             return Ok(Self { screened, identity: None });
         }
@@ -186,7 +218,7 @@ impl Authenticated {
             return Err(Refusal::StaleView);
         }
         let now = gateway.world.clock.wall();
-        let identity = gateway.tokens.authenticate(&rule.access, received.headers(), now)?;
+        let identity = gateway.tokens.authenticate(&rule.access, received.headers(), looked, now)?;
         Ok(Self { screened, identity })
     }
 }
@@ -196,18 +228,21 @@ impl Authenticated {
 pub struct Admitted {
     authenticated: Authenticated,
     spent: Spent,
+    /// Its upstream's, among the route's. None: it goes to none.
+    place: Option<usize>,
 }
 
 impl Admitted {
-    /// Spends what its sender is charged.
+    /// Spends what its sender is charged, if there is somewhere to go.
     ///
     /// # Errors
-    /// Over quota, undecided, overloaded.
+    /// Of no part that an upstream holds; over quota, undecided, overloaded.
     pub async fn spend(gateway: &Gateway, authenticated: Authenticated) -> Result<Self, Refusal> {
-        let Routed { received, rule } = &authenticated.screened.routed;
+        let Routed { received, rule, .. } = &authenticated.screened.routed;
         let identity = authenticated.identity.as_deref();
+        let place = rule.place(received, identity)?;
         let spent = Spent::on(&gateway.keeper, gateway, &rule.charges, rule, received, identity).await?;
-        Ok(Self { authenticated, spent })
+        Ok(Self { authenticated, spent, place })
     }
 
     /// Its route.
@@ -227,15 +262,7 @@ impl Admitted {
 
     /// Where it goes: to one of its route's upstreams, or nowhere.
     pub fn aim(self) -> Aim {
-        let rule = self.rule();
-        let place = match &rule.split {
-            Some(split) => {
-                let (asked, identity) = (Asked::of(self.received()), self.authenticated.identity.as_deref());
-                Some(split.branch(rule.route.name.as_str(), &asked, identity, self.received().arrival().id))
-            }
-            None => (!rule.upstreams.is_empty()).then_some(0),
-        };
-        match place {
+        match self.place {
             Some(place) => Aim::Upstream(Aimed { admitted: self, place }),
             None => Aim::Here(self),
         }

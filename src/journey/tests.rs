@@ -28,7 +28,7 @@ use super::freshness::Freshness;
 use super::received::{Received, RequestIds};
 use super::{Gateway, Routes};
 use crate::auth::secrets::Secret;
-use crate::auth::{AccessRule, Tokens};
+use crate::auth::{AccessRule, Bearer, Tokens};
 use crate::connection::{Accepted, ConnectionActor, Msg};
 use crate::quota::{Keeper, Ledger};
 use crate::refusal::Refusal;
@@ -123,7 +123,7 @@ impl Ledger for Nobody {
 struct OneRoute(Arc<RouteRule>);
 
 impl Routes for OneRoute {
-    fn find(&self, received: &Received) -> Result<Arc<RouteRule>, Refusal> {
+    fn find(&self, received: &Received, _: &mut Bearer<'_>) -> Result<Arc<RouteRule>, Refusal> {
         if received.path().starts_with("/v1") {
             return Ok(self.0.clone());
         }
@@ -156,7 +156,7 @@ fn rule(port: u16) -> Arc<RouteRule> {
     Arc::new(RouteRule {
         route,
         upstreams: Box::new([Arc::new(upstream)]),
-        split: None,
+        choice: None,
         direct: None,
         host: None,
         edits: Default::default(),
@@ -426,7 +426,7 @@ fn acting_after(edit: &str, access: &str) -> Arc<RouteRule> {
         headers: &http::HeaderMap::new(),
         address: [192, 0, 2, 9].into(),
     };
-    published.table.find(&asked).expect("it is the only one").clone()
+    published.table.find(&asked, |_| false).expect("it is the only one").clone()
 }
 
 #[tokio::test(start_paused = true)]

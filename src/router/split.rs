@@ -124,6 +124,7 @@ mod tests {
                 tenant,
                 client: None,
                 scopes: Box::new([]),
+                claims: Default::default(),
             };
             rule.branch(
                 "shop",

@@ -35,6 +35,13 @@ pub(super) fn check(draft: &Draft, findings: &mut Findings) {
             }
         }
         check_charges(draft, route, trail, findings);
+        let claims = route.matches.as_ref().is_some_and(|it| !it.claims.is_empty());
+        if claims && route.access == Some(Access::Public) {
+            let trail = trail().key("match").key("claims");
+            let finding = findings.add(trail, "claims on a public route", "access by token");
+            finding.of_key = true;
+            finding.help = Some("without a token there are no claims".into());
+        }
         if let Some(matches) = &route.matches {
             check_overlap(&mut taken, index, route.priority, matches, trail, findings);
             if route.strip_prefix && !matches!(matches.path, Path::Prefix(_)) {
@@ -50,6 +57,12 @@ pub(super) fn check(draft: &Draft, findings: &mut Findings) {
     if patterns > Pattern::ALL_MAX {
         let wanted = format!("at most {} in one document", Pattern::ALL_MAX);
         findings.add(Trail::default().key("routes"), format!("{patterns} regular expressions"), wanted);
+    }
+    let claims: BTreeSet<&str> = draft.routes.iter().flat_map(RouteDraft::claims).collect();
+    if claims.len() > Match::CLAIMS_MAX {
+        let wanted = format!("at most {} in one document", Match::CLAIMS_MAX);
+        let found = format!("{} different claims that routes look at", claims.len());
+        findings.add(Trail::default().key("routes"), found, wanted);
     }
     check_unused(draft, findings);
 }
@@ -86,6 +99,7 @@ struct Shape<'a> {
     /// Where, name, kind and text of each condition.
     conditions: Vec<(&'static str, &'a str, &'static str, &'a str)>,
     sources: BTreeSet<IpNet>,
+    claims: BTreeMap<&'a str, BTreeSet<&'a str>>,
     priority: i16,
 }
 
@@ -105,7 +119,9 @@ impl<'a> Shape<'a> {
         };
         let conditions = maps.into_iter().flat_map(each).collect();
         let sources = matches.sources.iter().copied().collect();
-        Self { path: matches.path.shape(), conditions, sources, priority }
+        let texts = |texts: &'a Vec<String>| texts.iter().map(String::as_str).collect();
+        let claims = matches.claims.iter().map(|(name, wanted)| (name.as_str(), texts(wanted))).collect();
+        Self { path: matches.path.shape(), conditions, sources, claims, priority }
     }
 }
 

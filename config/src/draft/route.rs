@@ -23,6 +23,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
         "redirect",
         "respond",
         "split",
+        "partition",
         "access",
         "quotas",
         "timeout",
