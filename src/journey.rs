@@ -35,6 +35,7 @@ use crate::refusal::{Fault, Refusal};
 use crate::response::{self, AnswerBody};
 use crate::telemetry::{Answer, Recorder};
 use crate::upstream::body::ClientBody;
+use crate::upstream::mirror::Mirrors;
 use crate::upstream::pool::Pool;
 use crate::upstream::{self, Outgoing, Reply};
 use evidence::{Admitted, Aim, Authenticated, RouteRule, Routed, Screened, Spent};
@@ -70,6 +71,8 @@ pub struct Gateway {
     pub keeper: Keeper,
     /// This thread's connections to upstreams.
     pub pool: Arc<Pool>,
+    /// This thread's copies of requests.
+    pub mirrors: Mirrors,
     /// This thread's figures.
     pub recorder: Arc<Recorder>,
     /// Of which refusals this thread warns.
@@ -112,7 +115,8 @@ pub async fn journey(gateway: &Gateway, received: Received, trail: &mut Trail) -
     match admitted.aim() {
         Aim::Upstream(aimed) => {
             trail.upstream = Some(aimed.place());
-            let outgoing = Outgoing::new(gateway.stamp_admissions, aimed)?;
+            let mut outgoing = Outgoing::new(gateway.stamp_admissions, aimed)?;
+            gateway.mirrors.copy(&mut outgoing);
             upstream::forward(&gateway.pool, outgoing).await.map(Answered::Upstream)
         }
         Aim::Here(admitted) => direct::answer(&admitted).map(Answered::Direct),

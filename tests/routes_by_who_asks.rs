@@ -2,26 +2,74 @@
 
 mod support;
 
-use support::{Answer, Cluster, Upstream, quorumgate, request};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use support::{Answer, Cluster, PATIENCE, Upstream, port, quorumgate, request};
 
 /// The upstreams of the example, but for the first, which is the cluster's own.
 struct Upstreams {
     gold: Upstream,
     eu: Upstream,
     us: Upstream,
+    shadow: Shadow,
+}
+
+/// An upstream that keeps what it was sent, takes a second for each answer, and then says that it failed.
+struct Shadow {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Shadow {
+    fn start() -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], port()));
+        let listener = TcpListener::bind(address).expect("the port was free a moment ago");
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let keep = seen.clone();
+        // It ends with the test's process.
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let keep = keep.clone();
+                std::thread::spawn(move || {
+                    let (mut text, mut piece) = (String::new(), [0; 4096]);
+                    // Bodies of these tests end so.
+                    while !text.ends_with("end") {
+                        match stream.read(&mut piece) {
+                            Ok(read) if read > 0 => text += &String::from_utf8_lossy(&piece[..read]),
+                            _ => return,
+                        }
+                    }
+                    keep.lock().expect("no panic").push(text);
+                    std::thread::sleep(Duration::from_secs(1));
+                    // Nobody may be there any more.
+                    let _ = stream
+                        .write_all(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                });
+            }
+        });
+        Self { address, seen }
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().expect("no panic").clone()
+    }
 }
 
 impl Upstreams {
     fn start() -> Self {
-        Self { gold: Upstream::start(), eu: Upstream::start(), us: Upstream::start() }
+        let [gold, eu, us] = [(); 3].map(|()| Upstream::start());
+        Self { gold, eu, us, shadow: Shadow::start() }
     }
 
     /// The example with the addresses of these.
     fn gateway(&self) -> String {
         let text = include_str!("../config/examples/routing.yaml").replace("127.0.0.1:9000", "@UPSTREAM@");
-        let others = [("9001", &self.gold), ("9002", &self.eu), ("9003", &self.us)];
-        others.into_iter().fold(text, |text, (port, upstream)| {
-            text.replace(&format!("127.0.0.1:{port}"), &upstream.address.to_string())
+        let others = [&self.gold, &self.eu, &self.us].map(|upstream| upstream.address);
+        (9001..).zip(others.into_iter().chain([self.shadow.address])).fold(text, |text, (port, address)| {
+            text.replace(&format!("127.0.0.1:{port}"), &address.to_string())
         })
     }
 }
@@ -115,5 +163,52 @@ fn every_node_sends_a_part_to_the_upstream_that_holds_it() {
                 "{region}"
             );
         }
+    }
+}
+
+#[test]
+fn a_mirror_gets_the_same_requests_and_neither_delays_nor_fails_them() {
+    let upstreams = Upstreams::start();
+    let cluster = Cluster::start(1, &upstreams.gateway());
+    let bearer = token(&cluster, "acme", &[]);
+    let post = |body: &str| {
+        let headers = [("authorization", bearer.as_str()), ("quorumgate-mirrored", "0")];
+        request(cluster.nodes[0].http, "POST", "/search?q=1", &headers, body).expect("the node runs")
+    };
+    // when requests are sent, one of them with more than the mirror takes
+    let begin = Instant::now();
+    let answers = ["first end", &format!("{} end", "x".repeat(1024)), "second end"].map(|body| post(body));
+    // then they are answered by their own upstream, and wait for no answer of the mirror
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    for answer in &answers {
+        assert!(
+            came_from(answer, &cluster.upstream) && !answer.body.contains("quorumgate-mirrored"),
+            "{}",
+            answer.body
+        );
+    }
+    // and cost what they cost
+    assert!(answers[2].header("ratelimit").is_some_and(|it| it.contains("r=97")), "{:?}", answers[2]);
+    // and the mirror has seen the others, marked, with their bodies
+    let metrics = |outcome: &str, count: usize| {
+        let line =
+            format!("quorumgate_mirrored_requests_total{{route=\"search\",outcome=\"{outcome}\"}} {count}\n");
+        cluster.wait(0, "/metrics", &line, |answer| answer.body.contains(&line));
+    };
+    metrics("5xx", 2);
+    metrics("too-large", 1);
+    let until = Instant::now() + PATIENCE;
+    while upstreams.shadow.seen().len() < 2 {
+        assert!(Instant::now() < until, "{:?}", upstreams.shadow.seen());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut seen = upstreams.shadow.seen();
+    seen.sort_by_key(|text| text.ends_with("second end"));
+    for (seen, body) in seen.iter().zip(["first end", "second end"]) {
+        assert!(
+            seen.starts_with("POST /search?q=1 HTTP/1.1\r\n") && seen.ends_with(&format!("\r\n\r\n{body}")),
+            "{seen}"
+        );
+        assert!(seen.contains("quorumgate-mirrored: 1\r\n"), "{seen}");
     }
 }

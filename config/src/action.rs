@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::UpstreamName;
 use crate::path::{Template, parse_exact, parse_prefix};
+use crate::units::Part;
 
 /// One of these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -263,6 +265,28 @@ pub enum PartitionBy {
     Claim(String),
     /// The header field of this name, in lower case. Whoever sends it chooses.
     Header(String),
+}
+
+/// Copies of a route's requests, sent to another upstream whose answers nobody reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mirror {
+    /// Where copies go: none of the route's own.
+    pub upstream: UpstreamName,
+    /// Of all requests, each drawn by itself.
+    pub share: Part,
+    /// A request with a longer body is not copied. At most [`Mirror::BODY_BYTES_MAX`].
+    pub body_bytes_max: u64,
+    /// From the request's head to the last byte of the answer to its copy.
+    pub timeout: Duration,
+}
+
+impl Mirror {
+    /// As much of each body is held at once.
+    pub const BODY_BYTES_MAX: u64 = 1 << 20;
+    /// For a document that does not say.
+    pub const BODY_BYTES_DEFAULT: u64 = 64 << 10;
+    /// For a document that does not say.
+    pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 }
 
 /// What an upstream sees in place of what the client sent. The query stays.

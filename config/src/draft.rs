@@ -14,7 +14,7 @@ mod upstream;
 
 use std::collections::BTreeMap;
 
-use crate::action::{Action, Headers, Partition, PartitionBy, Rewrite};
+use crate::action::{Action, Headers, Mirror, Partition, PartitionBy, Rewrite};
 use crate::gateway::GatewayDocument;
 use crate::identity::Issuer;
 use crate::ids::{IssuerName, PlanName, QuotaName, RouteName, TenantId, UpstreamName};
@@ -49,6 +49,7 @@ pub(crate) struct RouteDraft {
     pub strip_prefix: bool,
     pub rewrite: Option<Rewrite>,
     pub headers: Headers,
+    pub mirror: Option<Mirror>,
 }
 
 impl Draft {
@@ -117,6 +118,7 @@ impl RouteDraft {
             strip_prefix: self.strip_prefix,
             rewrite: self.rewrite,
             headers: self.headers,
+            mirror: self.mirror,
         })
     }
 }
@@ -135,6 +137,7 @@ impl From<&GatewayDocument> for Draft {
             strip_prefix: route.strip_prefix,
             rewrite: route.rewrite.clone(),
             headers: route.headers.clone(),
+            mirror: route.mirror.clone(),
         };
         Self {
             upstreams: document.upstreams.iter().map(|it| (it.name.clone(), Some(it.clone()))).collect(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Action, Headers, Partition, PartitionBy, Rewrite};
+use crate::action::{Action, Headers, Mirror, Partition, PartitionBy, Rewrite};
 use crate::ids::{IssuerName, QuotaName, RouteName, UpstreamName};
 use crate::path::Path;
 use crate::pattern::Pattern;
@@ -205,6 +205,9 @@ pub struct Route {
     /// Header fields that are changed on the way.
     #[serde(default, skip_serializing_if = "Headers::is_empty")]
     pub headers: Headers,
+    /// Who else gets a copy. Only where there is an upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
 }
 
 impl Route {

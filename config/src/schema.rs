@@ -59,6 +59,11 @@ pub fn node() -> Value {
         ("waiters_max", integer(1, 1_000_000), "Requests that wait for quota tokens at once."),
         ("keys_max", integer(1, 100_000_000), "Lease cells held at once."),
         ("tokens_cached_max", integer(1, 10_000_000), "Verified tokens remembered at once."),
+        (
+            "mirrors_max",
+            integer(1, 100_000),
+            "Copies of requests under way at once, on each data-plane thread.",
+        ),
     ];
     let log = [
         ("filter", text(), "Such as `info`, or `info,quorumgate=debug`."),
@@ -327,6 +332,21 @@ fn edits() -> Value {
     object(&[], fields)
 }
 
+/// Such as `10%`.
+fn part() -> Value {
+    json!({"type": "string", "pattern": "^[0-9]+([.][0-9]{1,4})?%$"})
+}
+
+fn mirror() -> Value {
+    let fields = [
+        ("upstream", text(), "Where copies go."),
+        ("share", part(), "Of all requests, such as `10%`."),
+        ("body_bytes_max", size(), "Requests with longer bodies are not copied; without it, 64KiB."),
+        ("timeout", duration(), "From the request's head to the end of the copy's answer; without it, 5s."),
+    ];
+    object(&["upstream", "share"], fields)
+}
+
 fn claims() -> Value {
     json!({"type": "object", "additionalProperties": texts(), "minProperties": 1, "maxProperties": 16})
 }
@@ -385,6 +405,7 @@ fn route() -> Value {
         ),
         ("rewrite", object(&[], rewrite), "What an upstream sees instead."),
         ("headers", object(&[], headers), "Header fields that are changed."),
+        ("mirror", mirror(), "Who else gets a copy of them."),
     ];
     let mut route = object(&["name", "match", "access"], fields);
     let one = |key: &str| json!({"required": [key]});

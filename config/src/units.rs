@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::quota::Limit;
 
 /// A text that is no amount of its kind.
@@ -18,6 +20,7 @@ pub struct BadUnit {
 const DURATION_RULE: &str = "a duration such as 250ms, 10s, 5m, 1h or 1d";
 const SIZE_RULE: &str = "a size such as 16KiB, 1MiB, 1GiB or a number of bytes";
 const RATE_RULE: &str = "a rate such as 100/s, 5/min, 1/h, 3/30s or `5 per 1min`";
+const PART_RULE: &str = "a share such as 10%, 0.5% or 100%, to four places behind the point";
 const AT_MOST_RULE: &str = "a bound such as `10 in any 1h`";
 
 const MS_NS: u64 = 1_000_000;
@@ -103,6 +106,50 @@ impl fmt::Display for Rate {
     }
 }
 
+/// A part of a whole, above nothing: 1 to [`Part::WHOLE`] millionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Part(u32);
+
+impl Part {
+    /// All of it.
+    pub const WHOLE: u32 = 1_000_000;
+
+    /// Reads `10%`, `0.5%`, `100%`.
+    ///
+    /// # Errors
+    /// [`BadUnit`] for anything else, nothing and more than all.
+    pub fn parse(text: &str) -> Result<Self, BadUnit> {
+        let read = || {
+            let percent = text.strip_suffix('%')?;
+            let (whole, places) = percent.split_once('.').unwrap_or((percent, "0"));
+            let scale = 10_u64.checked_pow(4_u32.checked_sub(u32::try_from(places.len()).ok()?)?)?;
+            let millionths = number(whole)?.checked_mul(10_000)?.checked_add(number(places)? * scale)?;
+            Self::try_from(u32::try_from(millionths).ok()?).ok()
+        };
+        read().ok_or_else(|| bad(text, PART_RULE))
+    }
+
+    /// Whether a point of 2^64 lies in the part, which begins at 0.
+    pub fn holds(self, point: u64) -> bool {
+        (u128::from(point) * u128::from(Self::WHOLE)) >> 64 < u128::from(self.0)
+    }
+}
+
+impl TryFrom<u32> for Part {
+    type Error = BadUnit;
+    fn try_from(millionths: u32) -> Result<Self, BadUnit> {
+        let fits = (1..=Self::WHOLE).contains(&millionths);
+        if fits { Ok(Self(millionths)) } else { Err(bad(&millionths.to_string(), PART_RULE)) }
+    }
+}
+
+impl From<Part> for u32 {
+    fn from(part: Part) -> u32 {
+        part.0
+    }
+}
+
 /// A bound on every interval of one width: at most `tokens` in any `width_ns`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtMost {
@@ -173,6 +220,26 @@ fn show_nanoseconds(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    #[test]
+    fn a_part_is_more_than_nothing_and_at_most_all() {
+        for (text, millionths) in [
+            ("10%", 100_000),
+            ("0.5%", 5_000),
+            ("100%", 1_000_000),
+            ("0.0001%", 1),
+            ("33.3333%", 333_333),
+            ("1.0%", 10_000),
+        ] {
+            assert_eq!(Part::parse(text).map(u32::from).ok(), Some(millionths), "{text}");
+        }
+        for text in ["0%", "10", "100.1%", "0.00001%", "-1%", "1e1%", ".5%", "5.%", "%", "", "+1%", "1.-1%"] {
+            assert!(Part::parse(text).is_err(), "{text}");
+        }
+        let half = Part::parse("50%").expect("a part");
+        assert!(half.holds(0) && half.holds(u64::MAX / 2) && !half.holds(u64::MAX / 2 + 1));
+        assert!(Part::parse("100%").is_ok_and(|all| all.holds(u64::MAX)));
+    }
 
     use super::*;
 

@@ -571,6 +571,30 @@ const ACTIONS: &[(&str, &str)] = &[
         "routes[0].match.claims.admin: found true",
     ),
     (
+        "match: {path: /r}, access: public, upstream: blue, mirror: {upstream: gren, share: 1%}",
+        "routes[0].mirror.upstream: found \"gren\", wanted the name of an upstream",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, mirror: {upstream: blue, share: 1%}",
+        "routes[0].mirror.upstream: found \"blue\", where the requests themselves go, wanted another upstream",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, mirror: {upstream: green, share: 101%}",
+        "routes[0].mirror.share: found \"101%\", wanted a share such as 10%",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, mirror: {upstream: green}",
+        "routes[0].mirror.share: found nothing",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, mirror: {upstream: green, share: 1%, body_bytes_max: 2MiB}",
+        "routes[0].mirror.body_bytes_max: found \"2MiB\", wanted a size from 0B to 1MiB",
+    ),
+    (
+        "match: {path: /r}, access: public, respond: {status: 200}, mirror: {upstream: green, share: 1%}",
+        "routes[0].mirror: found `mirror` beside `respond`",
+    ),
+    (
         "match: {path: /r}, access: public, upstream: blue, headers: {request: {set: {Host: a}}}",
         "wanted the name of a header in lower case",
     ),

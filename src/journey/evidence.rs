@@ -21,6 +21,7 @@ use crate::router::Asked;
 use crate::router::partition::PartitionRule;
 use crate::router::split::SplitRule;
 use crate::upstream::body::ClientBody;
+use crate::upstream::mirror::MirrorRule;
 
 /// A route as this node uses it, compiled by the router from one revision of the document; shared by all its requests.
 pub struct RouteRule {
@@ -30,6 +31,8 @@ pub struct RouteRule {
     pub upstreams: Box<[Arc<config::upstream::Upstream>]>,
     /// Which of several upstreams takes a request. None: there is one, or none.
     pub choice: Option<Choice>,
+    /// Who else gets copies.
+    pub mirror: Option<MirrorRule>,
     /// What the gateway answers where there is no upstream.
     pub direct: Option<Direct>,
     /// What `Host` says to the upstream in place of its endpoint.

@@ -35,8 +35,11 @@ use crate::refusal::Refusal;
 use crate::router::Asked;
 use crate::router::compile::{Source, compile};
 use crate::telemetry::Telemetry;
+use crate::upstream::mirror::Mirrors;
 use crate::upstream::pool::Pool;
 use crate::world::small::Small;
+
+mod mirrored;
 
 /// What an upstream does with a request: the number of its connection and of the request on it.
 type Script = fn(connection: usize, request: usize) -> Act;
@@ -152,11 +155,13 @@ fn rule(port: u16) -> Arc<RouteRule> {
         strip_prefix: true,
         rewrite: None,
         headers: Headers::default(),
+        mirror: None,
     };
     Arc::new(RouteRule {
         route,
         upstreams: Box::new([Arc::new(upstream)]),
         choice: None,
+        mirror: None,
         direct: None,
         host: None,
         edits: Default::default(),
@@ -187,16 +192,19 @@ fn gateway(net: Arc<TestNet>, rule: Arc<RouteRule>, telemetry: &Telemetry) -> Ar
         waiters_max: 10,
         keys_max: 10,
         tokens_cached_max: 10,
+        mirrors_max: 1,
     };
     let (_, views) = watch::channel(Arc::new(View::default()));
     let (_, pushes) = mpsc::channel(1);
+    let (pool, recorder) = (Pool::new(world.clone()), telemetry.recorder());
     Arc::new(Gateway {
         routes: Arc::new(OneRoute(rule)),
         freshness: Arc::new(Freshness::new(world.clone(), Box::new(|| Some(BootNs(u64::MAX))))),
         tokens: Tokens::new(10),
         keeper: Keeper::new(world.clone(), Arc::new(Nobody), views, pushes, &limits),
-        pool: Pool::new(world.clone()),
-        recorder: telemetry.recorder(),
+        mirrors: Mirrors::new(limits.mirrors_max, pool.clone(), recorder.clone()),
+        pool,
+        recorder,
         warnings: Default::default(),
         ids: RequestIds::new(&world),
         stamp_admissions: false,

@@ -27,6 +27,7 @@ use crate::direct::Direct;
 use crate::edits::FieldEdits;
 use crate::journey::evidence::{ChargeRule, Choice, KeyOf, RouteRule};
 use crate::quota::QuotaRule;
+use crate::upstream::mirror::MirrorRule;
 
 /// Everything that requests read of one revision. Immutable.
 #[derive(Debug)]
@@ -144,6 +145,12 @@ impl Compiler<'_> {
             Action::Redirect(redirect) => (None, Some(Direct::redirect(redirect)?)),
             Action::Respond(respond) => (None, Some(Direct::respond(respond)?)),
         };
+        let mirror = match &route.mirror {
+            Some(mirror) => {
+                Some(MirrorRule::new(mirror.clone(), upstream(&mirror.upstream)?, self.source.secret))
+            }
+            None => None,
+        };
         let (mut screens, mut charges) = (Vec::new(), Vec::new());
         let mut parts = Vec::new();
         let mut seen = Vec::new();
@@ -177,6 +184,7 @@ impl Compiler<'_> {
             route: route.clone(),
             upstreams,
             choice,
+            mirror,
             direct,
             host: host_of(route)?,
             edits: [

@@ -77,6 +77,7 @@ pub(in super::super) fn document() -> GatewayDocument {
             strip_prefix: false,
             rewrite: None,
             headers: Headers::default(),
+            mirror: None,
         }],
         ..GatewayDocument::default()
     }

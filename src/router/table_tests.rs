@@ -596,6 +596,7 @@ fn all_routes() -> impl Strategy<Value = Vec<Sized>> {
                 strip_prefix: false,
                 rewrite: None,
                 headers: Headers::default(),
+                mirror: None,
             };
             (route, literals, segments)
         };

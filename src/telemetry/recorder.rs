@@ -64,6 +64,8 @@ pub(super) struct Tally {
     pub(super) routes: BTreeMap<RouteName, Answers>,
     /// Of routes with several upstreams; bounded likewise.
     pub(super) branches: BTreeMap<RouteName, Branches>,
+    /// Copies of requests by what became of them; bounded likewise.
+    pub(super) mirrors: BTreeMap<RouteName, BTreeMap<&'static str, u64>>,
     /// Requests that met no route.
     pub(super) elsewhere: Answers,
     pub(super) upstream: Latency,
@@ -153,6 +155,13 @@ impl Recorder {
         tally.added.record(answer.total.saturating_sub(answer.upstream.unwrap_or_default()));
     }
 
+    /// A copy of a request has ended, or was not made.
+    ///
+    /// - `outcome`: the class of its answer, or why there is none.
+    pub fn mirrored(&self, route: &RouteName, outcome: &'static str) {
+        *self.tally.lock().mirror(route).entry(outcome).or_default() += 1;
+    }
+
     pub(super) fn add_to(&self, sum: &mut Tally) {
         sum.received += self.received.load(Ordering::Relaxed);
         sum.admitted += self.admitted.load(Ordering::Relaxed);
@@ -172,6 +181,10 @@ impl Recorder {
                 let sums = sum.branch(route, branch);
                 sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
             }
+        }
+        for (route, outcomes) in &tally.mirrors {
+            let sums = sum.mirror(route);
+            outcomes.iter().for_each(|(outcome, count)| *sums.entry(outcome).or_default() += count);
         }
         sum.upstream.add(&tally.upstream);
         sum.added.add(&tally.added);
@@ -198,6 +211,14 @@ impl Tally {
             branches.insert(branch.clone(), [0; 6]);
         }
         branches.get_mut(branch).expect("it was just put there")
+    }
+
+    /// Copies of `route`'s requests; its name is copied once.
+    fn mirror(&mut self, route: &RouteName) -> &mut BTreeMap<&'static str, u64> {
+        if !self.mirrors.contains_key(route) {
+            self.mirrors.insert(route.clone(), BTreeMap::new());
+        }
+        self.mirrors.get_mut(route).expect("it was just put there")
     }
 
     /// Every route's answers; first those of none.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
-use http::{Method, Version};
+use http::{Method, Request, Version};
 
 use config::upstream::Endpoint;
 use smallvec::SmallVec;
@@ -33,6 +33,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const ADMITTED_NS: HeaderName = HeaderName::from_static("quorumgate-admitted-ns");
 const SCREENED_NS: HeaderName = HeaderName::from_static("quorumgate-screened-ns");
 const CHARGES: HeaderName = HeaderName::from_static("quorumgate-charges");
+const MIRRORED: HeaderName = HeaderName::from_static("quorumgate-mirrored");
 /// Fields of ours; a client's are never believed.
 const OUR_PREFIX: &str = "quorumgate-";
 
@@ -98,6 +99,19 @@ pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&st
     add_via(headers);
     parts.uri = target(&parts.uri, prefix_to_strip);
     parts.version = Version::HTTP_11;
+}
+
+/// The head of a request's copy for a mirror: marked as one, and without what was said of the one that paid.
+pub fn mirrored<B>(request: &Request<B>) -> Parts {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method.clone_from(request.method());
+    parts.uri.clone_from(request.uri());
+    parts.headers.clone_from(request.headers());
+    remove(&mut parts.headers, |name| [ADMITTED_NS, SCREENED_NS, CHARGES].contains(name));
+    // The copy's body is there as a whole, and says its length itself.
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.insert(MIRRORED, HeaderValue::from_static("1"));
+    parts
 }
 
 /// The target in origin form, without the prefix.

@@ -2,8 +2,12 @@
 
 /// Bodies on their way through.
 pub mod body;
+/// Copies of bodies.
+mod copying;
 /// What of a head passes, and what is added.
 pub mod head;
+/// Copies of requests.
+pub mod mirror;
 /// Connections.
 pub mod pool;
 /// Writes with a deadline.
@@ -23,6 +27,7 @@ use body::{BodyFault, ClientBody, RequestEnd, UpstreamBody};
 use pool::{Lease, Pool};
 
 use crate::journey::evidence::{Aimed, RouteRule};
+use crate::journey::received::RequestId;
 use crate::refusal::Refusal;
 use crate::router::paths;
 
@@ -52,8 +57,8 @@ struct Lost {
 /// One of [`Refusal`]'s variants about upstreams, bodies, or overload.
 pub async fn forward(pool: &Pool, outgoing: Outgoing) -> Result<Reply, Refusal> {
     let begin = Instant::now();
-    let Outgoing { rule, place, request, mut end, deadline } = outgoing;
-    let upstream = &rule.upstreams[place];
+    let Outgoing { rule, upstream, request, mut end, deadline, .. } = outgoing;
+    let upstream = &upstream;
     let host = rule.host.as_ref();
     // What is rare is boxed: every request would carry its size.
     let lease = match pool.idle(upstream) {
@@ -79,9 +84,10 @@ pub async fn forward(pool: &Pool, outgoing: Outgoing) -> Result<Reply, Refusal> 
 
 /// An admitted request as it goes to its upstream.
 pub struct Outgoing {
+    id: RequestId,
     rule: Arc<RouteRule>,
-    /// The upstream's, among the route's.
-    place: usize,
+    /// One of the route's, or its mirror.
+    upstream: Arc<Upstream>,
     request: Box<Request<ClientBody>>,
     end: RequestEnd,
     /// The route's, and how long it was from the request's arrival.
@@ -119,7 +125,15 @@ impl Outgoing {
         }
         let deadline = rule.route.timeout.map(|timeout| (arrival.at + timeout, timeout));
         let end = body.watch_end();
-        Ok(Self { rule, place, request: Box::new(Request::from_parts(parts, body)), end, deadline })
+        let (id, upstream) = (arrival.id, Arc::clone(&rule.upstreams[place]));
+        let request = Box::new(Request::from_parts(parts, body));
+        Ok(Self { id, rule, upstream, request, end, deadline })
+    }
+
+    /// The copy of another one, for `upstream`. It has no deadline but its sender's.
+    fn copied(rule: Arc<RouteRule>, upstream: Arc<Upstream>, mut request: Request<ClientBody>) -> Self {
+        let end = request.body_mut().watch_end();
+        Self { id: RequestId(0), rule, upstream, request: Box::new(request), end, deadline: None }
     }
 }
 

@@ -6,6 +6,7 @@ use crate::draft::{Draft, RouteDraft};
 use crate::path::{Path, Segment};
 use crate::route::Access;
 use crate::spot::nearest;
+use crate::tree::quote;
 
 pub(super) fn check(draft: &Draft, route: &RouteDraft, trail: impl Fn() -> Trail, findings: &mut Findings) {
     let trail = &trail;
@@ -33,6 +34,17 @@ pub(super) fn check(draft: &Draft, route: &RouteDraft, trail: impl Fn() -> Trail
             }
         }
         None => {}
+    }
+    if let Some(mirror) = &route.mirror {
+        let trail = || trail().key("mirror").key("upstream");
+        let name = mirror.upstream.as_str();
+        if !draft.upstreams.contains_key(&mirror.upstream) {
+            let known = draft.upstreams.keys().map(|name| name.as_str());
+            findings.dangling(trail(), name, "an upstream", known);
+        } else if route.action.iter().flat_map(Action::upstreams).any(|it| *it == mirror.upstream) {
+            let found = format!("{}, where the requests themselves go", quote(name));
+            findings.add(trail(), found, "another upstream");
+        }
     }
     if let Some(rewrite) = &route.rewrite {
         let trail = || trail().key("rewrite");
@@ -90,6 +102,7 @@ fn check_unreached(route: &RouteDraft, action: &Action, trail: &impl Fn() -> Tra
         ("timeout", route.timeout.is_some()),
         ("strip_prefix", route.strip_prefix),
         ("rewrite", route.rewrite.is_some()),
+        ("mirror", route.mirror.is_some()),
     ];
     let of_route = given.into_iter().filter(|(_, given)| *given).map(|(key, _)| (key, trail().key(key)));
     let edits =

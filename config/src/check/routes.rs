@@ -158,6 +158,7 @@ fn check_unused(draft: &Draft, findings: &mut Findings) {
     let upstreams: BTreeSet<&str> = routes()
         .filter_map(|route| route.action.as_ref())
         .flat_map(Action::upstreams)
+        .chain(routes().filter_map(|route| route.mirror.as_ref()).map(|mirror| &mirror.upstream))
         .map(|it| it.as_str())
         .collect();
     let charges = routes().flat_map(|route| route.charges.iter().flatten());

@@ -1,16 +1,19 @@
 //! What becomes of a route's requests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::matching::{parse_claim_name, parse_cookie_name, parse_header_name, parse_host};
 use crate::action::{
-    Action, Branch, ChosenBy, Edits, Headers, NewPath, Partition, PartitionBy, Redirect, Respond, Rewrite,
-    Scheme, Split, SplitBy,
+    Action, Branch, ChosenBy, Edits, Headers, Mirror, NewPath, Partition, PartitionBy, Redirect, Respond,
+    Rewrite, Scheme, Split, SplitBy,
 };
 use crate::ids::UpstreamName;
 use crate::path::{Template, parse_exact, parse_prefix};
 use crate::spot::{Fields, Notes, Spot, Wanted};
 use crate::tree::{Value, quote};
+use crate::units::Part;
+use crate::upstream::Upstream;
 
 const KINDS: [&str; 5] = ["upstream", "redirect", "respond", "split", "partition"];
 const ONE_KIND: &str = "exactly one of `upstream`, `redirect`, `respond`, `split`, `partition`";
@@ -254,6 +257,20 @@ pub(super) fn read_rewrite(notes: &mut Notes, spot: &Spot<'_>) -> Option<Rewrite
     }
     let host = host.and_then(|spot| spot.parse(notes, parse_host_field));
     Some(Rewrite { path, host })
+}
+
+/// Reads `{upstream: shadow, share: 10%, body_bytes_max: 64KiB, timeout: 5s}`.
+pub(super) fn read_mirror(notes: &mut Notes, spot: &Spot<'_>) -> Option<Mirror> {
+    let mut fields = spot.fields(notes, &["upstream", "share", "body_bytes_max", "timeout"])?;
+    let upstream = fields.required(notes, "upstream").and_then(|spot| spot.parse(notes, UpstreamName::parse));
+    let share = fields.required(notes, "share").and_then(|spot| spot.parse(notes, Part::parse));
+    let body_bytes_max = fields.or(notes, "body_bytes_max", Mirror::BODY_BYTES_DEFAULT, |notes, spot| {
+        spot.size(notes, 0..=Mirror::BODY_BYTES_MAX)
+    });
+    let timeout = fields.or(notes, "timeout", Mirror::TIMEOUT_DEFAULT, |notes, spot| {
+        spot.duration(notes, Duration::from_millis(1)..=Upstream::TIMEOUT_MAX)
+    });
+    Some(Mirror { upstream: upstream?, share: share?, body_bytes_max, timeout })
 }
 
 /// Reads `{request: {set: {x-a: "1"}, add: {x-b: "2"}, remove: [x-c]}, response: {…}}`.

@@ -30,6 +30,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
         "strip_prefix",
         "rewrite",
         "headers",
+        "mirror",
     ];
     let Some(mut fields) = spot.fields(notes, &known) else { return RouteDraft::default() };
     let name = fields.required(notes, "name").and_then(|spot| spot.parse(notes, RouteName::parse));
@@ -44,7 +45,20 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
     let rewrite = fields.optional("rewrite").and_then(|spot| action::read_rewrite(notes, &spot));
     let headers =
         fields.optional("headers").map(|spot| action::read_headers(notes, &spot)).unwrap_or_default();
-    RouteDraft { name, matches, priority, action, access, charges, timeout, strip_prefix, rewrite, headers }
+    let mirror = fields.optional("mirror").and_then(|spot| action::read_mirror(notes, &spot));
+    RouteDraft {
+        name,
+        matches,
+        priority,
+        action,
+        access,
+        charges,
+        timeout,
+        strip_prefix,
+        rewrite,
+        headers,
+        mirror,
+    }
 }
 
 /// Reads `public`, or `{issuers: [main], scopes: ["orders:read"], serve_stale_for: 10m}`.
