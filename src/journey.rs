@@ -158,6 +158,11 @@ impl Trail {
 
     fn admitted(&mut self, gateway: &Gateway, admitted: &Admitted) {
         gateway.recorder.admitted();
+        let rule = admitted.rule();
+        if let Some(lifecycle) = &rule.lifecycle {
+            let now = gateway.world.clock.wall();
+            gateway.recorder.called(&rule.route.name, &lifecycle.version, admitted.tenant(), now);
+        }
         self.spent(admitted.spent());
     }
 }
@@ -190,7 +195,7 @@ fn finish(
     mut trail: Trail,
     outcome: Result<Answered, Refusal>,
 ) -> Response<AnswerBody> {
-    let (response, upstream, refusal) = match outcome {
+    let (mut response, upstream, refusal) = match outcome {
         Ok(answered) => {
             let (mut response, waited) = match answered {
                 Answered::Upstream(reply) => {
@@ -211,6 +216,9 @@ fn finish(
             (response::refuse(arrival.id, method, &trail.standings, &refusal), None, Some(refusal))
         }
     };
+    if let Some(lifecycle) = trail.rule.as_ref().and_then(|rule| rule.lifecycle.as_ref()) {
+        lifecycle.mark(response.headers_mut());
+    }
     let status = response.status().as_u16();
     let total = arrival.at.elapsed();
     let slug = refusal.as_ref().map(Refusal::slug);

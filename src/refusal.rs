@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::ids::UpstreamName;
+use config::ids::{UpstreamName, VersionName};
 use http::Method;
 
 use crate::auth::AuthRefusal;
@@ -74,6 +74,12 @@ pub enum Refusal {
         allowed: Vec<String>,
     },
 
+    /// The route's version has ended.
+    #[error("version {version} is gone")]
+    VersionGone {
+        /// Which.
+        version: VersionName,
+    },
     /// No upstream of its route holds its part.
     #[error("no upstream of its route holds its part")]
     NoPartition,
@@ -173,6 +179,7 @@ impl Refusal {
             | Self::NotSupported { .. }
             | Self::NoRoute { .. }
             | Self::MethodNotAllowed { .. }
+            | Self::VersionGone { .. }
             | Self::NoPartition
             | Self::Auth(_)
             | Self::OverQuota { .. }
@@ -200,6 +207,7 @@ impl Refusal {
             Self::StaleView => "stale-view",
             Self::NoRoute { .. } => "no-route",
             Self::MethodNotAllowed { .. } => "method-not-allowed",
+            Self::VersionGone { .. } => "version-gone",
             Self::NoPartition => "no-partition",
             Self::Auth(AuthRefusal::Missing) => "no-token",
             Self::Auth(AuthRefusal::InsufficientScope { .. }) => "insufficient-scope",

@@ -212,3 +212,61 @@ fn a_mirror_gets_the_same_requests_and_neither_delays_nor_fails_them() {
         assert!(seen.contains("quorumgate-mirrored: 1\r\n"), "{seen}");
     }
 }
+
+#[test]
+fn an_old_version_says_when_it_ends_and_is_gone_then_and_its_callers_are_known() {
+    let upstreams = Upstreams::start();
+    let cluster = Cluster::start(1, &upstreams.gateway());
+    let tokens = ["acme", "globex"].map(|tenant| token(&cluster, tenant, &[]));
+    // when a version is over, then its callers are told so before anything else, and what there is instead
+    let gone = ask(&cluster, 0, "/v0/orders", &[]);
+    assert_eq!(
+        (gone.status, gone.json()["type"].as_str()),
+        (410, Some("urn:quorumgate:problem:version-gone"))
+    );
+    assert_eq!(gone.header("sunset"), Some("Fri, 01 Jan 2021 00:00:00 GMT"));
+    assert_eq!(gone.header("link"), Some("<https://api.example/v1/orders>; rel=\"successor-version\""));
+    // and one that is not, is announced on every answer
+    for (bearer, count) in tokens.iter().zip([3, 1]) {
+        for _ in 0..count {
+            let answer = ask(&cluster, 0, "/v1/orders", &[("authorization", bearer)]);
+            assert!(came_from(&answer, &cluster.upstream));
+            assert_eq!(answer.header("deprecation"), Some("@1767225600"));
+            assert_eq!(answer.header("sunset"), Some("Thu, 31 Dec 2099 12:00:00 GMT"));
+            assert!(
+                answer.header("link").is_some_and(|it| it.contains("rel=\"deprecation\", <https")),
+                "{answer:?}"
+            );
+        }
+    }
+    assert!(ask(&cluster, 0, "/v1/orders", &[]).header("sunset").is_some(), "refusals tell it, too");
+    // and others are chosen by header and by media type
+    let by_header = ask(&cluster, 0, "/orders/1", &[("authorization", &tokens[0]), ("x-version", "2")]);
+    assert!(came_from(&by_header, &cluster.upstream) && by_header.header("sunset").is_none());
+    for (accept, status) in [
+        ("application/vnd.acme.v3+json", 200),
+        ("text/html, application/vnd.acme.v3+json;q=0.9, */*", 200),
+        ("application/vnd.acme.v3+jsonp", 404),
+        ("*/*", 404),
+    ] {
+        assert_eq!(ask(&cluster, 0, "/orders/1", &[("accept", accept)]).status, status, "{accept}");
+    }
+    // and operators see who calls what
+    let told =
+        quorumgate(cluster.folder.path(), &["versions", "--admin", &cluster.nodes[0].admin.to_string()]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    for line in [
+        "  orders-v1 v1: 4 requests, deprecated Thu, 01 Jan 2026 00:00:00 GMT, sunset Thu, 31 Dec 2099 12:00:00 GMT\n    acme: 3, the last on ",
+        "    globex: 1, the last on ",
+        "  orders-v2 v2: 1 requests\n    acme: 1, ",
+        "  orders-v3 v3: 2 requests\n    (without a tenant): 2, ",
+        "  orders-v0 v0: 0 requests, ",
+    ] {
+        assert!(told.contains(line), "{line} is missing in\n{told}");
+    }
+    let metrics = cluster.admin(0, "/metrics").body;
+    assert!(
+        metrics.contains("quorumgate_version_requests_total{route=\"orders-v1\",version=\"v1\"} 4\n"),
+        "{metrics}"
+    );
+}

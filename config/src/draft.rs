@@ -6,6 +6,7 @@
 mod action;
 mod amount;
 mod identity;
+mod lifecycle;
 mod matching;
 pub(crate) mod node;
 mod quota;
@@ -18,6 +19,7 @@ use crate::action::{Action, Headers, Mirror, Partition, PartitionBy, Rewrite};
 use crate::gateway::GatewayDocument;
 use crate::identity::Issuer;
 use crate::ids::{IssuerName, PlanName, QuotaName, RouteName, TenantId, UpstreamName};
+use crate::lifecycle::Lifecycle;
 use crate::quota::{Plan, Quota, Tenant};
 use crate::route::{Access, Charge, Match, Route};
 use crate::spot::{Notes, Spot};
@@ -50,6 +52,7 @@ pub(crate) struct RouteDraft {
     pub rewrite: Option<Rewrite>,
     pub headers: Headers,
     pub mirror: Option<Mirror>,
+    pub lifecycle: Option<Lifecycle>,
 }
 
 impl Draft {
@@ -119,6 +122,7 @@ impl RouteDraft {
             rewrite: self.rewrite,
             headers: self.headers,
             mirror: self.mirror,
+            lifecycle: self.lifecycle,
         })
     }
 }
@@ -138,6 +142,7 @@ impl From<&GatewayDocument> for Draft {
             rewrite: route.rewrite.clone(),
             headers: route.headers.clone(),
             mirror: route.mirror.clone(),
+            lifecycle: route.lifecycle.clone(),
         };
         Self {
             upstreams: document.upstreams.iter().map(|it| (it.name.clone(), Some(it.clone()))).collect(),

@@ -12,6 +12,7 @@ pub mod units;
 pub mod action;
 pub mod gateway;
 pub mod identity;
+pub mod lifecycle;
 pub mod node;
 pub mod path;
 pub mod pattern;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Headers, Mirror, Partition, PartitionBy, Rewrite};
 use crate::ids::{IssuerName, QuotaName, RouteName, UpstreamName};
+use crate::lifecycle::Lifecycle;
 use crate::path::Path;
 use crate::pattern::Pattern;
 use crate::tree::quote;
@@ -208,6 +209,9 @@ pub struct Route {
     /// Who else gets a copy. Only where there is an upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<Mirror>,
+    /// Where its version stands in its life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifecycle: Option<Lifecycle>,
 }
 
 impl Route {

@@ -347,6 +347,19 @@ fn mirror() -> Value {
     object(&["upstream", "share"], fields)
 }
 
+fn lifecycle() -> Value {
+    let instant = || json!({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}(T.*)?$"});
+    let address = || json!({"type": "string", "pattern": "^https?://", "maxLength": 1024});
+    let fields = [
+        ("version", text(), "What it is called in metrics and by operators."),
+        ("deprecated", instant(), "Since when nobody should begin to use it: a date, or with a time."),
+        ("sunset", instant(), "When it ends."),
+        ("info", address(), "What tells people of both."),
+        ("successor", address(), "The version that takes its place."),
+    ];
+    object(&["version"], fields)
+}
+
 fn claims() -> Value {
     json!({"type": "object", "additionalProperties": texts(), "minProperties": 1, "maxProperties": 16})
 }
@@ -406,6 +419,7 @@ fn route() -> Value {
         ("rewrite", object(&[], rewrite), "What an upstream sees instead."),
         ("headers", object(&[], headers), "Header fields that are changed."),
         ("mirror", mirror(), "Who else gets a copy of them."),
+        ("lifecycle", lifecycle(), "Where its version stands in its life."),
     ];
     let mut route = object(&["name", "match", "access"], fields);
     let one = |key: &str| json!({"required": [key]});

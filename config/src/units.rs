@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::quota::Limit;
 
@@ -20,6 +22,7 @@ pub struct BadUnit {
 const DURATION_RULE: &str = "a duration such as 250ms, 10s, 5m, 1h or 1d";
 const SIZE_RULE: &str = "a size such as 16KiB, 1MiB, 1GiB or a number of bytes";
 const RATE_RULE: &str = "a rate such as 100/s, 5/min, 1/h, 3/30s or `5 per 1min`";
+const INSTANT_RULE: &str = "a date such as 2026-12-31, or with a time as in 2026-12-31T12:00:00Z";
 const PART_RULE: &str = "a share such as 10%, 0.5% or 100%, to four places behind the point";
 const AT_MOST_RULE: &str = "a bound such as `10 in any 1h`";
 
@@ -103,6 +106,41 @@ impl fmt::Display for Rate {
             Some((unit, _)) => write!(f, "{}/{unit}", self.tokens),
             None => write!(f, "{}/{}", self.tokens, show_nanoseconds(self.per_ns)),
         }
+    }
+}
+
+/// Whole seconds since the Unix epoch, by the wall clock; not later than the year 9999.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
+pub struct UnixS(u64);
+
+impl UnixS {
+    /// 9999-12-31T23:59:59Z.
+    const MAX: u64 = 253_402_300_799;
+
+    /// Reads a date, which means its first second in UTC, or an instant of RFC 3339.
+    ///
+    /// # Errors
+    /// [`BadUnit`] for anything else, and for what lies before 1970.
+    pub fn parse(text: &str) -> Result<Self, BadUnit> {
+        let is_date = text.len() == "2026-12-31".len();
+        let whole = if is_date { format!("{text}T00:00:00Z") } else { text.to_owned() };
+        let instant = OffsetDateTime::parse(&whole, &Rfc3339).ok();
+        let seconds = instant.and_then(|instant| u64::try_from(instant.unix_timestamp()).ok());
+        seconds.and_then(|seconds| Self::try_from(seconds).ok()).ok_or_else(|| bad(text, INSTANT_RULE))
+    }
+}
+
+impl TryFrom<u64> for UnixS {
+    type Error = BadUnit;
+    fn try_from(seconds: u64) -> Result<Self, BadUnit> {
+        if seconds <= Self::MAX { Ok(Self(seconds)) } else { Err(bad(&seconds.to_string(), INSTANT_RULE)) }
+    }
+}
+
+impl From<UnixS> for u64 {
+    fn from(instant: UnixS) -> u64 {
+        instant.0
     }
 }
 
@@ -220,6 +258,32 @@ fn show_nanoseconds(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    #[test]
+    fn an_instant_is_a_date_or_has_a_time_and_a_zone() {
+        for (text, seconds) in [
+            ("1970-01-01", 0),
+            ("2026-01-01", 1_767_225_600),
+            ("2026-01-01T00:00:00Z", 1_767_225_600),
+            ("2026-01-01T01:30:00+01:30", 1_767_225_600),
+            ("2024-02-29", 1_709_164_800),
+            ("9999-12-31T23:59:59Z", UnixS::MAX),
+        ] {
+            assert_eq!(UnixS::parse(text).map(u64::from).ok(), Some(seconds), "{text}");
+        }
+        for text in [
+            "",
+            "2026",
+            "2025-02-29",
+            "2026-01-01T00:00:00",
+            "01.01.2026",
+            "1969-12-31",
+            "2026-13-01",
+            "10000-01-01",
+        ] {
+            assert!(UnixS::parse(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_part_is_more_than_nothing_and_at_most_all() {

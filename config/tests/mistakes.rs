@@ -595,6 +595,26 @@ const ACTIONS: &[(&str, &str)] = &[
         "routes[0].mirror: found `mirror` beside `respond`",
     ),
     (
+        "match: {path: /r}, access: public, upstream: blue, lifecycle: {deprecated: 2026-01-01}",
+        "routes[0].lifecycle.version: found nothing",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, lifecycle: {version: v1, deprecated: 01.01.2026}",
+        "routes[0].lifecycle.deprecated: found \"01.01.2026\", wanted a date such as 2026-12-31",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, lifecycle: {version: v1, deprecated: 2026-02-01, sunset: 2026-01-31}",
+        "routes[0].lifecycle.sunset: found \"2026-01-31\", wanted an instant that is not before `deprecated`",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, lifecycle: {version: v1, info: \"https://a\"}",
+        "routes[0].lifecycle.info: found information about the end of what has none",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, lifecycle: {version: v1, successor: \"https://a>; b\"}",
+        "routes[0].lifecycle.successor: found \"https://a>; b\", wanted an address",
+    ),
+    (
         "match: {path: /r}, access: public, upstream: blue, headers: {request: {set: {Host: a}}}",
         "wanted the name of a header in lower case",
     ),

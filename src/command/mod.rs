@@ -11,6 +11,7 @@ pub mod pki;
 mod route;
 mod run;
 mod token;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -57,6 +58,8 @@ enum Command {
     Route(route::Route),
     /// Replace the gateway document of a running cluster.
     Apply(apply::Apply),
+    /// Print who still calls which version of a route.
+    Versions(versions::Versions),
     /// Found a cluster, change who is in it, or look at it.
     Cluster(cluster::Cluster),
     /// Make the cluster's CA and node certificates, certificates for more nodes of the same CA, or new ones for old nodes.
@@ -96,6 +99,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Route(route) => route.run(),
             Command::Apply(apply) => apply.run().await,
+            Command::Versions(versions) => versions.run().await,
             Command::Cluster(cluster) => cluster.run().await,
             Command::Pki { out, renew, nodes } => {
                 let written = if renew { pki::renew(&out, &nodes) } else { pki::write_pki(&out, &nodes) };

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use cluster::state::ids::{Key, Revision};
+use config::ids::TenantId;
 use http::HeaderValue;
 use http::request::Parts;
 use smallvec::SmallVec;
@@ -18,6 +19,7 @@ use crate::edits::FieldEdits;
 use crate::quota::{Admission, Charge, Keeper, QuotaRule};
 use crate::refusal::Refusal;
 use crate::router::Asked;
+use crate::router::lifecycle::LifecycleRule;
 use crate::router::partition::PartitionRule;
 use crate::router::split::SplitRule;
 use crate::upstream::body::ClientBody;
@@ -33,6 +35,8 @@ pub struct RouteRule {
     pub choice: Option<Choice>,
     /// Who else gets copies.
     pub mirror: Option<MirrorRule>,
+    /// Where its version stands in its life.
+    pub lifecycle: Option<LifecycleRule>,
     /// What the gateway answers where there is no upstream.
     pub direct: Option<Direct>,
     /// What `Host` says to the upstream in place of its endpoint.
@@ -182,12 +186,17 @@ pub struct Screened {
 }
 
 impl Screened {
-    /// Spends what can be counted before anybody is known.
+    /// Spends what can be counted before anybody is known, if the route's version is still there.
     ///
     /// # Errors
-    /// Over quota, undecided, overloaded.
+    /// Version gone; over quota, undecided, overloaded.
     pub async fn pass(gateway: &Gateway, routed: Routed) -> Result<Self, Refusal> {
         let (rule, received) = (&routed.rule, &routed.received);
+        if let Some(lifecycle) = &rule.lifecycle
+            && lifecycle.is_over(gateway.world.clock.wall())
+        {
+            return Err(Refusal::VersionGone { version: lifecycle.version.clone() });
+        }
         let spent = Spent::on(&gateway.keeper, gateway, &rule.screens, rule, received, None).await?;
         Ok(Self { routed, spent })
     }
@@ -256,6 +265,11 @@ impl Admitted {
     /// What its sender was charged.
     pub fn spent(&self) -> &Spent {
         &self.spent
+    }
+
+    /// Its sender's tenant, if its token names one.
+    pub fn tenant(&self) -> Option<&TenantId> {
+        self.authenticated.identity.as_ref()?.tenant.as_ref()
     }
 
     /// The request.

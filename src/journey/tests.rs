@@ -156,12 +156,14 @@ fn rule(port: u16) -> Arc<RouteRule> {
         rewrite: None,
         headers: Headers::default(),
         mirror: None,
+        lifecycle: None,
     };
     Arc::new(RouteRule {
         route,
         upstreams: Box::new([Arc::new(upstream)]),
         choice: None,
         mirror: None,
+        lifecycle: None,
         direct: None,
         host: None,
         edits: Default::default(),

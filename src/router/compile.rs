@@ -18,6 +18,7 @@ use config::route::{Access, Route};
 use config::upstream::Upstream;
 use http::HeaderValue;
 
+use super::lifecycle::LifecycleRule;
 use super::partition::PartitionRule;
 use super::split::SplitRule;
 use super::table::Table;
@@ -185,6 +186,7 @@ impl Compiler<'_> {
             upstreams,
             choice,
             mirror,
+            lifecycle: route.lifecycle.as_ref().map(LifecycleRule::compile).transpose()?,
             direct,
             host: host_of(route)?,
             edits: [

@@ -78,6 +78,7 @@ pub(in super::super) fn document() -> GatewayDocument {
             rewrite: None,
             headers: Headers::default(),
             mirror: None,
+            lifecycle: None,
         }],
         ..GatewayDocument::default()
     }

@@ -597,6 +597,7 @@ fn all_routes() -> impl Strategy<Value = Vec<Sized>> {
                 rewrite: None,
                 headers: Headers::default(),
                 mirror: None,
+                lifecycle: None,
             };
             (route, literals, segments)
         };

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use config::ids::{RouteName, UpstreamName};
+use cluster::world::UnixMs;
+use config::ids::{RouteName, TenantId, UpstreamName, VersionName};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
 use super::Summary;
+use super::callers::Callers;
 
 /// An answer, as far as figures care.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +68,8 @@ pub(super) struct Tally {
     pub(super) branches: BTreeMap<RouteName, Branches>,
     /// Copies of requests by what became of them; bounded likewise.
     pub(super) mirrors: BTreeMap<RouteName, BTreeMap<&'static str, u64>>,
+    /// Who calls the versions of routes that have one; bounded likewise.
+    pub(super) callers: BTreeMap<(RouteName, VersionName), Callers>,
     /// Requests that met no route.
     pub(super) elsewhere: Answers,
     pub(super) upstream: Latency,
@@ -155,6 +159,12 @@ impl Recorder {
         tally.added.record(answer.total.saturating_sub(answer.upstream.unwrap_or_default()));
     }
 
+    /// A version was called, and the request admitted.
+    pub fn called(&self, route: &RouteName, version: &VersionName, tenant: Option<&TenantId>, now: UnixMs) {
+        let key = (route.clone(), version.clone());
+        self.tally.lock().callers.entry(key).or_default().record(tenant, now);
+    }
+
     /// A copy of a request has ended, or was not made.
     ///
     /// - `outcome`: the class of its answer, or why there is none.
@@ -181,6 +191,9 @@ impl Recorder {
                 let sums = sum.branch(route, branch);
                 sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
             }
+        }
+        for (version, callers) in &tally.callers {
+            sum.callers.entry(version.clone()).or_default().add(callers);
         }
         for (route, outcomes) in &tally.mirrors {
             let sums = sum.mirror(route);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::RouteDraft;
 use super::action;
 use super::identity::text;
+use super::lifecycle;
 use super::matching;
 use crate::ids::{IssuerName, QuotaName, RouteName};
 use crate::quota::Limit;
@@ -31,6 +32,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
         "rewrite",
         "headers",
         "mirror",
+        "lifecycle",
     ];
     let Some(mut fields) = spot.fields(notes, &known) else { return RouteDraft::default() };
     let name = fields.required(notes, "name").and_then(|spot| spot.parse(notes, RouteName::parse));
@@ -46,6 +48,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
     let headers =
         fields.optional("headers").map(|spot| action::read_headers(notes, &spot)).unwrap_or_default();
     let mirror = fields.optional("mirror").and_then(|spot| action::read_mirror(notes, &spot));
+    let lifecycle = fields.optional("lifecycle").and_then(|spot| lifecycle::read(notes, &spot));
     RouteDraft {
         name,
         matches,
@@ -58,6 +61,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
         rewrite,
         headers,
         mirror,
+        lifecycle,
     }
 }
 
