@@ -270,3 +270,32 @@ fn an_old_version_says_when_it_ends_and_is_gone_then_and_its_callers_are_known()
         "{metrics}"
     );
 }
+
+#[test]
+fn an_upstream_is_told_the_flags_that_are_on_and_believes_no_client() {
+    let upstreams = Upstreams::start();
+    let cluster = Cluster::start(3, &upstreams.gateway());
+    let told = |node: usize, bearer: &str, more: &[(&str, &str)]| {
+        let headers = [&[("authorization", bearer), ("quorumgate-flags", "old-search")], more].concat();
+        let answer = ask(&cluster, node, "/checkout", &headers);
+        assert!(came_from(&answer, &cluster.upstream));
+        let head = answer.json()["head"].as_str().expect("a text").to_owned();
+        let found: Vec<&str> =
+            head.lines().filter_map(|line| line.strip_prefix("quorumgate-flags: ")).collect();
+        found.join(" and ")
+    };
+    // when a tenant is named, or a tester names the flag
+    let acme = token(&cluster, "acme", &[]);
+    assert_eq!(told(0, &acme, &[]), "dark-mode, new-checkout");
+    // then for all others the share decides, the same on every node and at every time
+    let mut on = 0;
+    for number in 0..60 {
+        let bearer = token(&cluster, &format!("tenant-{number}"), &[]);
+        let found = [0, 1, 2, 0].map(|node| told(node, &bearer, &[]));
+        assert!(found.iter().all(|it| *it == found[0]), "{found:?}");
+        on += usize::from(found[0] == "dark-mode, new-checkout");
+        assert_eq!(told(1, &bearer, &[("x-beta", "new-checkout")]), "dark-mode, new-checkout");
+    }
+    // Of sixty draws of one in five: fewer or more come once in a million times.
+    assert!((1..=30).contains(&on), "{on} of 60");
+}

@@ -5,6 +5,7 @@
 
 mod action;
 mod amount;
+mod flag;
 mod identity;
 mod lifecycle;
 mod matching;
@@ -16,6 +17,7 @@ mod upstream;
 use std::collections::BTreeMap;
 
 use crate::action::{Action, Headers, Mirror, Partition, PartitionBy, Rewrite};
+use crate::flag::{Flag, FlagName};
 use crate::gateway::GatewayDocument;
 use crate::identity::Issuer;
 use crate::ids::{IssuerName, PlanName, QuotaName, RouteName, TenantId, UpstreamName};
@@ -34,6 +36,7 @@ pub(crate) struct Draft {
     pub quotas: BTreeMap<QuotaName, Option<Quota>>,
     pub plans: BTreeMap<PlanName, Plan>,
     pub tenants: BTreeMap<TenantId, Tenant>,
+    pub flags: BTreeMap<FlagName, Option<Flag>>,
     /// In the document's order, one for each item of the list.
     pub routes: Vec<RouteDraft>,
 }
@@ -53,6 +56,7 @@ pub(crate) struct RouteDraft {
     pub headers: Headers,
     pub mirror: Option<Mirror>,
     pub lifecycle: Option<Lifecycle>,
+    pub flags: Vec<FlagName>,
 }
 
 impl Draft {
@@ -60,7 +64,7 @@ impl Draft {
     pub fn read(tree: &Node, notes: &mut Notes) -> Self {
         let mut draft = Self::default();
         let root = Spot::root(tree);
-        let sections = ["upstreams", "issuers", "quotas", "plans", "tenants", "routes"];
+        let sections = ["upstreams", "issuers", "quotas", "plans", "tenants", "flags", "routes"];
         let Some(mut sections) = root.fields(notes, &sections) else { return draft };
         if let Some(spot) = sections.required(notes, "upstreams") {
             draft.upstreams = spot.named(notes, 1_000, UpstreamName::parse, upstream::read);
@@ -78,6 +82,9 @@ impl Draft {
             draft.tenants =
                 spot.named(notes, GatewayDocument::TENANTS_MAX, TenantId::parse, quota::read_tenant);
         }
+        if let Some(spot) = sections.optional("flags") {
+            draft.flags = spot.named(notes, GatewayDocument::FLAGS_MAX, FlagName::parse, flag::read);
+        }
         if let Some(spot) = sections.required(notes, "routes") {
             let routes = spot.items(notes, GatewayDocument::ROUTES_MAX);
             draft.routes = routes.iter().map(|spot| route::read(notes, spot)).collect();
@@ -93,6 +100,7 @@ impl Draft {
             quotas: self.quotas.into_values().collect::<Option<_>>()?,
             plans: self.plans.into_values().collect(),
             tenants: self.tenants.into_values().collect(),
+            flags: self.flags.into_values().collect::<Option<_>>()?,
             routes: self.routes.into_iter().map(RouteDraft::complete).collect::<Option<_>>()?,
         })
     }
@@ -123,6 +131,7 @@ impl RouteDraft {
             headers: self.headers,
             mirror: self.mirror,
             lifecycle: self.lifecycle,
+            flags: self.flags,
         })
     }
 }
@@ -143,6 +152,7 @@ impl From<&GatewayDocument> for Draft {
             headers: route.headers.clone(),
             mirror: route.mirror.clone(),
             lifecycle: route.lifecycle.clone(),
+            flags: route.flags.clone(),
         };
         Self {
             upstreams: document.upstreams.iter().map(|it| (it.name.clone(), Some(it.clone()))).collect(),
@@ -150,6 +160,7 @@ impl From<&GatewayDocument> for Draft {
             quotas: document.quotas.iter().map(|it| (it.name.clone(), Some(it.clone()))).collect(),
             plans: document.plans.iter().map(|it| (it.name.clone(), it.clone())).collect(),
             tenants: document.tenants.iter().map(|it| (it.id.clone(), it.clone())).collect(),
+            flags: document.flags.iter().map(|it| (it.name.clone(), Some(it.clone()))).collect(),
             routes: document.routes.iter().map(route).collect(),
         }
     }

@@ -10,6 +10,7 @@ pub mod ids;
 pub mod units;
 
 pub mod action;
+pub mod flag;
 pub mod gateway;
 pub mod identity;
 pub mod lifecycle;

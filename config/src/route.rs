@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Headers, Mirror, Partition, PartitionBy, Rewrite};
+use crate::flag::FlagName;
 use crate::ids::{IssuerName, QuotaName, RouteName, UpstreamName};
 use crate::lifecycle::Lifecycle;
 use crate::path::Path;
@@ -212,11 +213,16 @@ pub struct Route {
     /// Where its version stands in its life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifecycle: Option<Lifecycle>,
+    /// Flags of which the upstream is told whether they are on; at most [`Route::FLAGS_MAX`]. Only where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<FlagName>,
 }
 
 impl Route {
     /// The most quotas that one request is charged to.
     pub const CHARGES_MAX: usize = 8;
+    /// Flags of one route.
+    pub const FLAGS_MAX: usize = 16;
     /// What a priority may be.
     pub const PRIORITIES: RangeInclusive<i16> = -1000..=1000;
 

@@ -20,6 +20,7 @@ pub fn gateway() -> Value {
             "Amounts to subscribe to.",
         ),
         ("tenants", named("^[!-~]{1,128}$", tenant()), "Tenants known by name."),
+        ("flags", named("^[a-z][a-z0-9._-]{0,63}$", flag()), "For whom upstreams do something else."),
         (
             "routes",
             json!({"type": "array", "items": route(), "maxItems": 10_000}),
@@ -347,6 +348,15 @@ fn mirror() -> Value {
     object(&["upstream", "share"], fields)
 }
 
+fn flag() -> Value {
+    let fields = [
+        ("tenants", json!({"anyOf": [text(), {"type": "array", "items": text()}]}), "On for these."),
+        ("share", part(), "On for this share of tenants, and of addresses where there is no tenant."),
+        ("header", text(), "On for whoever names the flag in this header field."),
+    ];
+    object(&[], fields)
+}
+
 fn lifecycle() -> Value {
     let instant = || json!({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}(T.*)?$"});
     let address = || json!({"type": "string", "pattern": "^https?://", "maxLength": 1024});
@@ -420,6 +430,11 @@ fn route() -> Value {
         ("headers", object(&[], headers), "Header fields that are changed."),
         ("mirror", mirror(), "Who else gets a copy of them."),
         ("lifecycle", lifecycle(), "Where its version stands in its life."),
+        (
+            "flags",
+            json!({"anyOf": [text(), {"type": "array", "items": text(), "maxItems": 16}]}),
+            "Flags of which the upstream is told whether they are on.",
+        ),
     ];
     let mut route = object(&["name", "match", "access"], fields);
     let one = |key: &str| json!({"required": [key]});

@@ -615,6 +615,14 @@ const ACTIONS: &[(&str, &str)] = &[
         "routes[0].lifecycle.successor: found \"https://a>; b\", wanted an address",
     ),
     (
+        "match: {path: /r}, access: public, upstream: blue, flags: [dark]",
+        "routes[0].flags[0]: found \"dark\", wanted the name of a flag",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, flags: [Dark]",
+        "routes[0].flags[0]: found \"Dark\", wanted 1 to 64 of a-z",
+    ),
+    (
         "match: {path: /r}, access: public, upstream: blue, headers: {request: {set: {Host: a}}}",
         "wanted the name of a header in lower case",
     ),
@@ -663,6 +671,39 @@ fn a_document_looks_at_so_many_claims_and_no_more() {
     let mistakes = errors(by(33));
     assert_eq!(mistakes.len(), 1, "{mistakes:?}");
     assert!(mistakes[0].to_string().contains("33 different claims that routes look at, wanted at most 32"));
+}
+
+#[test]
+fn each_mistake_about_a_flag_is_told_in_its_place() {
+    let text = "upstreams: {u: {endpoints: \"http://a\"}}
+flags:
+  1st: {share: 1%}
+  new_checkout: {share: 1%, tenents: [a]}
+  dark: {share: 0%, header: X-Beta, tenants: [\"a b\"]}
+  other: {}
+routes:
+  - {name: r, match: {path: /}, upstream: u, access: public, flags: [new-checkout, dark]}
+  - {name: s, match: {path: /s}, respond: {status: 200}, access: public, flags: [dark]}
+";
+    let told: Vec<String> =
+        errors(gateway::parse(text)).iter().map(|it| format!("{}:{} {it}", it.line, it.column)).collect();
+    let expected = [
+        "3:3 error: flags.1st: found \"1st\", wanted 1 to 64 of a-z, 0-9, '-', '_', '.', beginning with a letter",
+        "4:29 error: flags.new_checkout.tenents: found the unknown key",
+        "5:17 error: flags.dark.share: found \"0%\", wanted a share such as 10%",
+        "5:29 error: flags.dark.header: found \"X-Beta\"",
+        "5:47 error: flags.dark.tenants[0]: found \"a b\", wanted 1 to 128 bytes of visible ASCII",
+        "8:70 error: routes[0].flags[0]: found \"new-checkout\", wanted the name of a flag",
+        "9:74 error: routes[1].flags: found `flags` beside `respond`, wanted `upstream`, `split` or `partition` beside it",
+    ];
+    for line in expected {
+        assert!(told.iter().any(|told| told.starts_with(line)), "{line} is missing in {told:#?}");
+    }
+    assert!(told.iter().filter(|it| it.contains("error")).count() == expected.len(), "{told:#?}");
+    // and a flag that no route asks for is mentioned
+    let unused = "upstreams: {u: {endpoints: \"http://a\"}}\nflags: {dark: {}}\nroutes: [{name: r, match: {path: /}, upstream: u, access: public}]\n";
+    let warnings = gateway::parse(unused).unwrap().warnings;
+    assert_eq!(warnings.iter().map(|it| it.path.as_str()).collect::<Vec<_>>(), ["flags.dark"]);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::edits::FieldEdits;
 use crate::quota::{Admission, Charge, Keeper, QuotaRule};
 use crate::refusal::Refusal;
 use crate::router::Asked;
+use crate::router::flags::FlagsRule;
 use crate::router::lifecycle::LifecycleRule;
 use crate::router::partition::PartitionRule;
 use crate::router::split::SplitRule;
@@ -35,6 +36,8 @@ pub struct RouteRule {
     pub choice: Option<Choice>,
     /// Who else gets copies.
     pub mirror: Option<MirrorRule>,
+    /// Flags of which the upstream is told.
+    pub flags: Option<FlagsRule>,
     /// Where its version stands in its life.
     pub lifecycle: Option<LifecycleRule>,
     /// What the gateway answers where there is no upstream.
@@ -265,6 +268,12 @@ impl Admitted {
     /// What its sender was charged.
     pub fn spent(&self) -> &Spent {
         &self.spent
+    }
+
+    /// The flags that are on for it; none: none is.
+    pub fn flags(&self) -> Option<HeaderValue> {
+        let flags = self.rule().flags.as_ref()?;
+        flags.on(&Asked::of(self.received()), self.authenticated.identity.as_deref())
     }
 
     /// Its sender's tenant, if its token names one.

@@ -157,6 +157,7 @@ fn rule(port: u16) -> Arc<RouteRule> {
         headers: Headers::default(),
         mirror: None,
         lifecycle: None,
+        flags: vec![],
     };
     Arc::new(RouteRule {
         route,
@@ -164,6 +165,7 @@ fn rule(port: u16) -> Arc<RouteRule> {
         choice: None,
         mirror: None,
         lifecycle: None,
+        flags: None,
         direct: None,
         host: None,
         edits: Default::default(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cluster::state::ids::{LimitId, Revision};
 use cluster::state::key::{KeyValues, key, limit_id};
 use config::action::{Action, SplitBy};
+use config::flag::{Flag, FlagName};
 use config::gateway::GatewayDocument;
 use config::identity::{Issuer, SecretSource};
 use config::ids::{QuotaName, TenantId, UpstreamName};
@@ -18,6 +19,7 @@ use config::route::{Access, Route};
 use config::upstream::Upstream;
 use http::HeaderValue;
 
+use super::flags::FlagsRule;
 use super::lifecycle::LifecycleRule;
 use super::partition::PartitionRule;
 use super::split::SplitRule;
@@ -88,6 +90,7 @@ pub fn compile(
         upstreams: document.upstreams.iter().map(|up| (up.name.clone(), Arc::new(up.clone()))).collect(),
         quotas: document.quotas.iter().map(|quota| (quota.name.clone(), Arc::new(quota.clone()))).collect(),
         rules: &quotas,
+        flags: document.flags.iter().map(|flag| (flag.name.clone(), Arc::new(flag.clone()))).collect(),
     };
     let mut mistakes = Vec::new();
     let mut rules = Vec::with_capacity(document.routes.len());
@@ -125,6 +128,7 @@ struct Compiler<'a> {
     upstreams: BTreeMap<UpstreamName, Arc<Upstream>>,
     quotas: BTreeMap<QuotaName, Arc<Quota>>,
     rules: &'a BTreeMap<LimitId, Arc<QuotaRule>>,
+    flags: BTreeMap<FlagName, Arc<Flag>>,
 }
 
 impl Compiler<'_> {
@@ -152,6 +156,10 @@ impl Compiler<'_> {
             }
             None => None,
         };
+        let flag = |name: &FlagName| {
+            self.flags.get(name).cloned().ok_or_else(|| format!("no flag is called {name}"))
+        };
+        let flags = route.flags.iter().map(flag).collect::<Result<_, _>>()?;
         let (mut screens, mut charges) = (Vec::new(), Vec::new());
         let mut parts = Vec::new();
         let mut seen = Vec::new();
@@ -186,6 +194,7 @@ impl Compiler<'_> {
             upstreams,
             choice,
             mirror,
+            flags: FlagsRule::new(flags, self.source.secret),
             lifecycle: route.lifecycle.as_ref().map(LifecycleRule::compile).transpose()?,
             direct,
             host: host_of(route)?,

@@ -79,6 +79,7 @@ pub(in super::super) fn document() -> GatewayDocument {
             headers: Headers::default(),
             mirror: None,
             lifecycle: None,
+            flags: vec![],
         }],
         ..GatewayDocument::default()
     }

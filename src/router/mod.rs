@@ -9,6 +9,7 @@
 //! partition (pure)  a request of a route whose upstreams hold parts in, the one that holds its part out
 //! paths     (pure)   a request's path in, the one that a route puts in its place out
 //! lifecycle (pure)   a version and the time in, whether it is over and what answers tell of it out
+//! flags     (pure)   a request in, the flags that are on for it out
 //! compile   (pure)   a gateway document in, everything that requests read of it out
 //! keeper    (actor)  follows the cluster's view, publishes each revision whole
 //! ```
@@ -17,6 +18,7 @@ pub mod asked;
 pub mod compile;
 pub mod entry;
 pub mod explain;
+pub mod flags;
 pub mod keeper;
 pub mod lifecycle;
 pub mod partition;

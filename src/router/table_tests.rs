@@ -598,6 +598,7 @@ fn all_routes() -> impl Strategy<Value = Vec<Sized>> {
                 headers: Headers::default(),
                 mirror: None,
                 lifecycle: None,
+                flags: vec![],
             };
             (route, literals, segments)
         };

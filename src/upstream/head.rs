@@ -33,6 +33,7 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const ADMITTED_NS: HeaderName = HeaderName::from_static("quorumgate-admitted-ns");
 const SCREENED_NS: HeaderName = HeaderName::from_static("quorumgate-screened-ns");
 const CHARGES: HeaderName = HeaderName::from_static("quorumgate-charges");
+const FLAGS: HeaderName = HeaderName::from_static("quorumgate-flags");
 const MIRRORED: HeaderName = HeaderName::from_static("quorumgate-mirrored");
 /// Fields of ours; a client's are never believed.
 const OUR_PREFIX: &str = "quorumgate-";
@@ -99,6 +100,13 @@ pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&st
     add_via(headers);
     parts.uri = target(&parts.uri, prefix_to_strip);
     parts.version = Version::HTTP_11;
+}
+
+/// Tells which flags are on. What the client said of them is gone by now.
+pub fn add_flags(headers: &mut HeaderMap, flags: Option<HeaderValue>) {
+    if let Some(flags) = flags {
+        headers.insert(FLAGS, flags);
+    }
 }
 
 /// The head of a request's copy for a mirror: marked as one, and without what was said of the one that paid.

@@ -112,7 +112,7 @@ impl Outgoing {
     /// [`Refusal::Malformed`], if the route makes a target of it that is too long.
     pub fn new(stamp: bool, aimed: Aimed) -> Result<Self, Refusal> {
         let (admitted, place) = aimed.into_parts();
-        let rule = admitted.rule().clone();
+        let (rule, flags) = (admitted.rule().clone(), admitted.flags());
         let (mut parts, mut body, arrival, spent) = admitted.into_parts();
         head::prepare(&mut parts, &arrival, rule.route.prefix_to_strip());
         let new_path = rule.route.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
@@ -120,6 +120,7 @@ impl Outgoing {
             head::replace_path(&mut parts.uri, |path| paths::renewed(new, &rule.route.matches.path, path))?;
         }
         rule.request_edits().apply(&mut parts.headers);
+        head::add_flags(&mut parts.headers, flags);
         if stamp {
             head::stamp(&mut parts.headers, [&spent[0], &spent[1]]);
         }

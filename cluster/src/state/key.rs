@@ -49,6 +49,8 @@ pub enum Draw<'a> {
     Split(&'a str),
     /// The route of this name that mirrors some.
     Mirror(&'a str),
+    /// The flag of this name.
+    Flag(&'a str),
 }
 
 /// What a share goes by.
@@ -70,6 +72,7 @@ pub fn share(secret: &[u8; 16], draw: Draw<'_>, drawn: Drawn<'_>) -> u64 {
     let (tag, name) = match draw {
         Draw::Split(route) => (b'S', route),
         Draw::Mirror(route) => (b'M', route),
+        Draw::Flag(flag) => (b'F', flag),
     };
     parts.0.write_u8(tag);
     parts.text(Some(name));
@@ -219,6 +222,7 @@ mod tests {
             share(&SECRET, Draw::Split("s"), Drawn::Tenant(Some("a"))),
             share(&[8; 16], Draw::Split("r"), Drawn::Tenant(Some("a"))),
             share(&SECRET, Draw::Mirror("r"), Drawn::Tenant(Some("a"))),
+            share(&SECRET, Draw::Flag("r"), Drawn::Tenant(Some("a"))),
             share(&SECRET, Draw::Split("r"), Drawn::Request(1)),
             share(&SECRET, Draw::Split("r"), Drawn::Request(2)),
         ];

@@ -35,6 +35,10 @@ pub(super) fn check(draft: &Draft, route: &RouteDraft, trail: impl Fn() -> Trail
         }
         None => {}
     }
+    for (at, flag) in route.flags.iter().enumerate().filter(|(_, name)| !draft.flags.contains_key(*name)) {
+        let known = draft.flags.keys().map(|name| name.as_str());
+        findings.dangling(trail().key("flags").index(at), flag.as_str(), "a flag", known);
+    }
     if let Some(mirror) = &route.mirror {
         let trail = || trail().key("mirror").key("upstream");
         let name = mirror.upstream.as_str();
@@ -103,6 +107,7 @@ fn check_unreached(route: &RouteDraft, action: &Action, trail: &impl Fn() -> Tra
         ("strip_prefix", route.strip_prefix),
         ("rewrite", route.rewrite.is_some()),
         ("mirror", route.mirror.is_some()),
+        ("flags", !route.flags.is_empty()),
     ];
     let of_route = given.into_iter().filter(|(_, given)| *given).map(|(key, _)| (key, trail().key(key)));
     let edits =

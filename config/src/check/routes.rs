@@ -171,6 +171,7 @@ fn check_unused(draft: &Draft, findings: &mut Findings) {
         .flatten()
         .map(|name| name.as_str())
         .collect();
+    let flags: BTreeSet<&str> = routes().flat_map(|route| &route.flags).map(|name| name.as_str()).collect();
     let mut unused = |section: &'static str, name: &str, used: &BTreeSet<&str>| {
         if !used.contains(name) {
             let trail = Trail::default().key(section).key(name);
@@ -182,4 +183,5 @@ fn check_unused(draft: &Draft, findings: &mut Findings) {
     draft.upstreams.keys().for_each(|name| unused("upstreams", name.as_str(), &upstreams));
     draft.quotas.keys().for_each(|name| unused("quotas", name.as_str(), &quotas));
     draft.issuers.keys().for_each(|name| unused("issuers", name.as_str(), &issuers));
+    draft.flags.keys().for_each(|name| unused("flags", name.as_str(), &flags));
 }

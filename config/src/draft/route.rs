@@ -7,6 +7,7 @@ use super::action;
 use super::identity::text;
 use super::lifecycle;
 use super::matching;
+use crate::flag::FlagName;
 use crate::ids::{IssuerName, QuotaName, RouteName};
 use crate::quota::Limit;
 use crate::route::{Access, Charge, Route};
@@ -33,6 +34,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
         "headers",
         "mirror",
         "lifecycle",
+        "flags",
     ];
     let Some(mut fields) = spot.fields(notes, &known) else { return RouteDraft::default() };
     let name = fields.required(notes, "name").and_then(|spot| spot.parse(notes, RouteName::parse));
@@ -49,6 +51,8 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
         fields.optional("headers").map(|spot| action::read_headers(notes, &spot)).unwrap_or_default();
     let mirror = fields.optional("mirror").and_then(|spot| action::read_mirror(notes, &spot));
     let lifecycle = fields.optional("lifecycle").and_then(|spot| lifecycle::read(notes, &spot));
+    let flags = fields.optional("flags");
+    let flags = flags.map(|spot| spot.texts(notes, Route::FLAGS_MAX, FlagName::parse)).unwrap_or_default();
     RouteDraft {
         name,
         matches,
@@ -62,6 +66,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
         headers,
         mirror,
         lifecycle,
+        flags,
     }
 }
 
