@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::auth::Tokens;
+use crate::auth::{Bearer, Tokens};
 use crate::direct;
 use crate::grpc;
 use crate::quota::{Keeper, Standings};
@@ -39,6 +39,7 @@ use crate::refusal::{Fault, Refusal};
 use crate::response::{self, AnswerBody};
 use crate::telemetry::{Answer, Recorder};
 use crate::upstream::body::ClientBody;
+use crate::upstream::mirror::Mirrors;
 use crate::upstream::pool::Pool;
 use crate::upstream::rate::Credit;
 use crate::upstream::trace;
@@ -50,11 +51,13 @@ use received::{Arrival, Received, RequestId, RequestIds};
 
 /// The router's published table, as a request sees it.
 pub trait Routes: Send + Sync {
-    /// The route that takes this request. Reads an immutable table; never waits.
+    /// The route that takes this request. Reads an immutable table; never waits. Looks at the token only where a route wants
+    /// claims of it.
     ///
     /// # Errors
-    /// [`Refusal::NoConfiguration`], [`Refusal::NoRoute`] or [`Refusal::MethodNotAllowed`].
-    fn find(&self, received: &Received) -> Result<Arc<RouteRule>, Refusal>;
+    /// [`Refusal::NoConfiguration`], [`Refusal::NoRoute`] or [`Refusal::MethodNotAllowed`]; [`Refusal::Auth`], if a route might
+    /// take it with a good token, and its is none.
+    fn find(&self, received: &Received, bearer: &mut Bearer<'_>) -> Result<Arc<RouteRule>, Refusal>;
 }
 
 /// One data-plane thread's doors to everything that a request meets.
@@ -75,6 +78,8 @@ pub struct Gateway {
     pub keeper: Keeper,
     /// This thread's connections to upstreams.
     pub pool: Arc<Pool>,
+    /// This thread's copies of requests.
+    pub mirrors: Mirrors,
     /// This thread's figures.
     pub recorder: Arc<Recorder>,
     /// Of which refusals this thread warns.
@@ -117,7 +122,8 @@ pub async fn journey(gateway: &Gateway, received: Received, trail: &mut Trail) -
     match admitted.aim() {
         Aim::Upstream(aimed) => {
             trail.upstream = Some(aimed.place());
-            let outgoing = Outgoing::new(gateway.stamp_admissions, aimed)?;
+            let mut outgoing = Outgoing::new(gateway.stamp_admissions, aimed)?;
+            gateway.mirrors.copy(&mut outgoing);
             upstream::forward(&gateway.pool, outgoing).await.map(Answered::Upstream)
         }
         Aim::Here(admitted) => direct::answer(&admitted).map(Answered::Direct),
@@ -154,7 +160,7 @@ impl Trail {
 
     /// The same, where the route has several.
     fn branch(&self) -> Option<&UpstreamName> {
-        self.upstream().filter(|_| self.rule.as_ref().is_some_and(|rule| rule.split.is_some()))
+        self.upstream().filter(|_| self.rule.as_ref().is_some_and(|rule| rule.choice.is_some()))
     }
 
     fn spent(&mut self, spent: &Spent) {
@@ -163,6 +169,11 @@ impl Trail {
 
     fn admitted(&mut self, gateway: &Gateway, admitted: &Admitted) {
         gateway.recorder.admitted();
+        let rule = admitted.rule();
+        if let Some(lifecycle) = &rule.lifecycle {
+            let now = gateway.world.clock.wall();
+            gateway.recorder.called(&rule.route.name, &lifecycle.version, admitted.tenant(), now);
+        }
         self.spent(admitted.spent());
     }
 }
@@ -198,7 +209,7 @@ fn finish(
     mut trail: Trail,
     outcome: Result<Answered, Refusal>,
 ) -> Response<AnswerBody> {
-    let (response, upstream, refusal) = match outcome {
+    let (mut response, upstream, refusal) = match outcome {
         Ok(answered) => {
             let (mut response, waited) = match answered {
                 Answered::Upstream(reply) => {
@@ -223,6 +234,9 @@ fn finish(
             (response, None, Some(refusal))
         }
     };
+    if let Some(lifecycle) = trail.rule.as_ref().and_then(|rule| rule.lifecycle.as_ref()) {
+        lifecycle.mark(response.headers_mut());
+    }
     // A refused call is a 200 on the wire; figures and logs tell it like any other refusal.
     let status = refusal.as_ref().map_or(response.status(), response::status).as_u16();
     let total = arrival.at.elapsed();

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::ids::UpstreamName;
+use config::ids::{UpstreamName, VersionName};
 use http::Method;
 
 use crate::auth::AuthRefusal;
@@ -77,6 +77,16 @@ pub enum Refusal {
         /// Sorted, without repetition.
         allowed: Vec<String>,
     },
+
+    /// The route's version has ended.
+    #[error("version {version} is gone")]
+    VersionGone {
+        /// Which.
+        version: VersionName,
+    },
+    /// No upstream of its route holds its part.
+    #[error("no upstream of its route holds its part")]
+    NoPartition,
 
     /// The token is missing, not good, or grants too little.
     #[error(transparent)]
@@ -174,6 +184,8 @@ impl Refusal {
             | Self::ExpectationFailed
             | Self::NoRoute { .. }
             | Self::MethodNotAllowed { .. }
+            | Self::VersionGone { .. }
+            | Self::NoPartition
             | Self::Auth(_)
             | Self::OverQuota { .. }
             | Self::TooManyKeys { .. } => Fault::Client,
@@ -201,6 +213,8 @@ impl Refusal {
             Self::StaleView => "stale-view",
             Self::NoRoute { .. } => "no-route",
             Self::MethodNotAllowed { .. } => "method-not-allowed",
+            Self::VersionGone { .. } => "version-gone",
+            Self::NoPartition => "no-partition",
             Self::Auth(AuthRefusal::Missing) => "no-token",
             Self::Auth(AuthRefusal::InsufficientScope { .. }) => "insufficient-scope",
             Self::Auth(AuthRefusal::MissingClaim { .. }) => "missing-claim",

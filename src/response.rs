@@ -196,6 +196,8 @@ fn code(refusal: &Refusal) -> Code {
         Refusal::NotSupported { .. }
         | Refusal::ExpectationFailed
         | Refusal::NoRoute { .. }
+        | Refusal::NoPartition
+        | Refusal::VersionGone { .. }
         | Refusal::MethodNotAllowed { .. } => Code::Unimplemented,
         Refusal::NoConfiguration
         | Refusal::StaleView
@@ -219,7 +221,8 @@ pub fn status(refusal: &Refusal) -> StatusCode {
         | Refusal::StaleView
         | Refusal::QuotaUndecided { .. }
         | Refusal::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        Refusal::NoRoute { .. } => StatusCode::NOT_FOUND,
+        Refusal::NoRoute { .. } | Refusal::NoPartition => StatusCode::NOT_FOUND,
+        Refusal::VersionGone { .. } => StatusCode::GONE,
         Refusal::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
         Refusal::Auth(refusal) if refusal.is_forbidden() => StatusCode::FORBIDDEN,
         Refusal::Auth(_) => StatusCode::UNAUTHORIZED,
@@ -241,6 +244,8 @@ fn title(refusal: &Refusal) -> &'static str {
         Refusal::NoConfiguration => "The gateway has no configuration yet",
         Refusal::StaleView => "The gateway has lost contact with its cluster",
         Refusal::NoRoute { .. } => "There is nothing here",
+        Refusal::VersionGone { .. } => "This version is gone",
+        Refusal::NoPartition => "Nothing here holds what the request is about",
         Refusal::MethodNotAllowed { .. } => "The method is not allowed here",
         Refusal::Auth(AuthRefusal::Missing) => "A bearer token is needed",
         Refusal::Auth(refusal) if refusal.is_forbidden() => "The bearer token grants too little",
@@ -262,6 +267,7 @@ fn detail(refusal: &Refusal) -> Option<Cow<'static, str>> {
         Refusal::Malformed { why } => Some((*why).into()),
         Refusal::NotSupported { what } => Some((*what).into()),
         Refusal::BodyTooLarge { bytes_max } => Some(format!("at most {bytes_max} bytes are taken").into()),
+        Refusal::VersionGone { version } => Some(format!("version {version} has ended").into()),
         Refusal::Auth(refusal) => Some(refusal.client_text()),
         _ => None,
     }

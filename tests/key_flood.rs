@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Mutex;
@@ -83,9 +84,17 @@ fn a_flood_of_minted_keys_harms_no_tenant_and_leaves_nothing() {
                     } else {
                         let (client, lifetime) = (format!("client-{number}"), Duration::from_secs(600));
                         let (kid, issuer, audience, tenant) = ("dev", "quorumgate-dev", "quorumgate", "acme");
-                        let scopes = &[];
-                        let grant =
-                            Grant { kid, issuer, audience, tenant, client: &client, scopes, lifetime };
+                        let (scopes, claims) = (&[], &BTreeMap::new());
+                        let grant = Grant {
+                            kid,
+                            issuer,
+                            audience,
+                            tenant,
+                            client: &client,
+                            scopes,
+                            claims,
+                            lifetime,
+                        };
                         let token =
                             mint(secret.trim().as_bytes(), &grant, now).expect("the secret is long enough");
                         from(Ipv4Addr::LOCALHOST, to, "/clients/1", Some(&token))

@@ -1,12 +1,15 @@
-//! What becomes of a route's requests: forwarded to an upstream, split over several, sent elsewhere, or answered at once.
+//! What becomes of a route's requests: forwarded to an upstream, split or parted over several, sent elsewhere, or answered
+//! at once.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::UpstreamName;
 use crate::path::{Template, parse_exact, parse_prefix};
+use crate::units::Part;
 
 /// One of these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,17 +23,21 @@ pub enum Action {
     Respond(Respond),
     /// They go to one of several upstreams.
     Split(Split),
+    /// They go to the upstream that holds their part.
+    Partition(Partition),
 }
 
 impl Action {
     /// Where requests may go. None: the gateway answers them.
     pub fn upstreams(&self) -> impl Iterator<Item = &UpstreamName> {
-        let (one, several) = match self {
-            Self::Upstream(name) => (Some(name), [].as_slice()),
-            Self::Split(split) => (None, split.branches.as_slice()),
-            Self::Redirect(_) | Self::Respond(_) => (None, [].as_slice()),
+        let (one, branches, parts) = match self {
+            Self::Upstream(name) => (Some(name), [].as_slice(), None),
+            Self::Split(split) => (None, split.branches.as_slice(), None),
+            Self::Partition(partition) => (None, [].as_slice(), Some(partition)),
+            Self::Redirect(_) | Self::Respond(_) => (None, [].as_slice(), None),
         };
-        one.into_iter().chain(several.iter().map(|branch| &branch.upstream))
+        let parts = parts.into_iter().flat_map(|it| it.upstreams.values().chain(&it.otherwise));
+        one.into_iter().chain(branches.iter().map(|branch| &branch.upstream)).chain(parts)
     }
 
     /// Its key in the document.
@@ -40,6 +47,7 @@ impl Action {
             Self::Redirect(_) => "redirect",
             Self::Respond(_) => "respond",
             Self::Split(_) => "split",
+            Self::Partition(_) => "partition",
         }
     }
 }
@@ -225,6 +233,60 @@ pub enum ChosenBy {
     Header(String),
     /// The cookie of this name.
     Cookie(String),
+}
+
+/// Several upstreams, each of which holds some parts of what there is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partition {
+    /// What names a request's part.
+    pub by: PartitionBy,
+    /// Part, compared byte by byte → where its requests go. At least one, at most [`Partition::PARTS_MAX`]; several may share
+    /// an upstream.
+    pub upstreams: BTreeMap<String, UpstreamName>,
+    /// Where requests go that name another part, or none, or several; none: they are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<UpstreamName>,
+}
+
+impl Partition {
+    /// How many parts there are.
+    pub const PARTS_MAX: usize = 1_000;
+    /// The longest name of a part.
+    pub const PART_BYTES_MAX: usize = 256;
+}
+
+/// What of a request names its part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PartitionBy {
+    /// The token's tenant.
+    Tenant,
+    /// The token's claim of this name.
+    Claim(String),
+    /// The header field of this name, in lower case. Whoever sends it chooses.
+    Header(String),
+}
+
+/// Copies of a route's requests, sent to another upstream whose answers nobody reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mirror {
+    /// Where copies go: none of the route's own.
+    pub upstream: UpstreamName,
+    /// Of all requests, each drawn by itself.
+    pub share: Part,
+    /// A request with a longer body is not copied. At most [`Mirror::BODY_BYTES_MAX`].
+    pub body_bytes_max: u64,
+    /// From the request's head to the last byte of the answer to its copy.
+    pub timeout: Duration,
+}
+
+impl Mirror {
+    /// As much of each body is held at once.
+    pub const BODY_BYTES_MAX: u64 = 1 << 20;
+    /// For a document that does not say.
+    pub const BODY_BYTES_DEFAULT: u64 = 64 << 10;
+    /// For a document that does not say.
+    pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 }
 
 /// What an upstream sees in place of what the client sent. The query stays.

@@ -6,7 +6,9 @@
 mod action;
 mod amount;
 mod clients;
+mod flag;
 mod identity;
+mod lifecycle;
 mod matching;
 pub(crate) mod node;
 mod quota;
@@ -15,10 +17,12 @@ mod upstream;
 
 use std::collections::BTreeMap;
 
-use crate::action::{Action, Headers, Rewrite};
+use crate::action::{Action, Headers, Mirror, Partition, PartitionBy, Rewrite};
+use crate::flag::{Flag, FlagName};
 use crate::gateway::GatewayDocument;
 use crate::identity::Issuer;
 use crate::ids::{IssuerName, PlanName, QuotaName, RouteName, TenantId, UpstreamName};
+use crate::lifecycle::Lifecycle;
 use crate::quota::{Plan, Quota, Tenant};
 use crate::route::{Access, Charge, Match, Route};
 use crate::spot::{Notes, Spot};
@@ -33,6 +37,7 @@ pub(crate) struct Draft {
     pub quotas: BTreeMap<QuotaName, Option<Quota>>,
     pub plans: BTreeMap<PlanName, Plan>,
     pub tenants: BTreeMap<TenantId, Tenant>,
+    pub flags: BTreeMap<FlagName, Option<Flag>>,
     /// In the document's order, one for each item of the list.
     pub routes: Vec<RouteDraft>,
 }
@@ -51,6 +56,9 @@ pub(crate) struct RouteDraft {
     pub rewrite: Option<Rewrite>,
     pub upgrades: Vec<String>,
     pub headers: Headers,
+    pub mirror: Option<Mirror>,
+    pub lifecycle: Option<Lifecycle>,
+    pub flags: Vec<FlagName>,
 }
 
 impl Draft {
@@ -58,7 +66,7 @@ impl Draft {
     pub fn read(tree: &Node, notes: &mut Notes) -> Self {
         let mut draft = Self::default();
         let root = Spot::root(tree);
-        let sections = ["upstreams", "issuers", "quotas", "plans", "tenants", "routes"];
+        let sections = ["upstreams", "issuers", "quotas", "plans", "tenants", "flags", "routes"];
         let Some(mut sections) = root.fields(notes, &sections) else { return draft };
         if let Some(spot) = sections.required(notes, "upstreams") {
             draft.upstreams = spot.named(notes, 1_000, UpstreamName::parse, upstream::read);
@@ -76,6 +84,9 @@ impl Draft {
             draft.tenants =
                 spot.named(notes, GatewayDocument::TENANTS_MAX, TenantId::parse, quota::read_tenant);
         }
+        if let Some(spot) = sections.optional("flags") {
+            draft.flags = spot.named(notes, GatewayDocument::FLAGS_MAX, FlagName::parse, flag::read);
+        }
         if let Some(spot) = sections.required(notes, "routes") {
             let routes = spot.items(notes, GatewayDocument::ROUTES_MAX);
             draft.routes = routes.iter().map(|spot| route::read(notes, spot)).collect();
@@ -91,12 +102,23 @@ impl Draft {
             quotas: self.quotas.into_values().collect::<Option<_>>()?,
             plans: self.plans.into_values().collect(),
             tenants: self.tenants.into_values().collect(),
+            flags: self.flags.into_values().collect::<Option<_>>()?,
             routes: self.routes.into_iter().map(RouteDraft::complete).collect::<Option<_>>()?,
         })
     }
 }
 
 impl RouteDraft {
+    /// As [`Route::claims`].
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        let parted = match &self.action {
+            Some(Action::Partition(Partition { by: PartitionBy::Claim(name), .. })) => Some(name),
+            _ => None,
+        };
+        let matched = self.matches.iter().flat_map(|matches| matches.claims.keys());
+        matched.chain(parted).map(String::as_str)
+    }
+
     fn complete(self) -> Option<Route> {
         Some(Route {
             name: self.name?,
@@ -110,6 +132,9 @@ impl RouteDraft {
             rewrite: self.rewrite,
             upgrades: self.upgrades,
             headers: self.headers,
+            mirror: self.mirror,
+            lifecycle: self.lifecycle,
+            flags: self.flags,
         })
     }
 }
@@ -129,6 +154,9 @@ impl From<&GatewayDocument> for Draft {
             rewrite: route.rewrite.clone(),
             upgrades: route.upgrades.clone(),
             headers: route.headers.clone(),
+            mirror: route.mirror.clone(),
+            lifecycle: route.lifecycle.clone(),
+            flags: route.flags.clone(),
         };
         Self {
             upstreams: document.upstreams.iter().map(|it| (it.name.clone(), Some(it.clone()))).collect(),
@@ -136,6 +164,7 @@ impl From<&GatewayDocument> for Draft {
             quotas: document.quotas.iter().map(|it| (it.name.clone(), Some(it.clone()))).collect(),
             plans: document.plans.iter().map(|it| (it.name.clone(), it.clone())).collect(),
             tenants: document.tenants.iter().map(|it| (it.id.clone(), it.clone())).collect(),
+            flags: document.flags.iter().map(|it| (it.name.clone(), Some(it.clone()))).collect(),
             routes: document.routes.iter().map(route).collect(),
         }
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::check;
 use crate::draft::Draft;
+use crate::flag::Flag;
 use crate::identity::Issuer;
 use crate::mistake::{Mistake, Parsed, Severity, conclude};
 use crate::quota::{Plan, Quota, Tenant};
@@ -25,6 +26,9 @@ pub struct GatewayDocument {
     pub plans: Vec<Plan>,
     /// Sorted by id.
     pub tenants: Vec<Tenant>,
+    /// Sorted by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<Flag>,
     /// In the document's order; the order decides nothing.
     pub routes: Vec<Route>,
 }
@@ -48,6 +52,8 @@ impl GatewayDocument {
     pub const ROUTES_MAX: usize = 10_000;
     /// Tenants in a document.
     pub const TENANTS_MAX: usize = 100_000;
+    /// Flags in a document.
+    pub const FLAGS_MAX: usize = 1_000;
 
     /// Checks what sections say about each other, and that sorted lists are sorted. Mistakes have no place
     /// (line 0), for a complete document is no text. Warnings are among them.
@@ -64,6 +70,7 @@ impl GatewayDocument {
         sorted("quotas", self.quotas.is_sorted_by(|a, b| a.name < b.name));
         sorted("plans", self.plans.is_sorted_by(|a, b| a.name < b.name));
         sorted("tenants", self.tenants.is_sorted_by(|a, b| a.id < b.id));
+        sorted("flags", self.flags.is_sorted_by(|a, b| a.name < b.name));
         mistakes
     }
 

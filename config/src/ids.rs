@@ -76,6 +76,8 @@ names! {
     QuotaName,
     /// A plan: amounts that tenants subscribe to.
     PlanName,
+    /// A version of an API, as metrics and operators call it.
+    VersionName,
     /// A token issuer, as this document calls it (not its `iss`).
     IssuerName,
 }

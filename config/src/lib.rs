@@ -10,8 +10,10 @@ pub mod ids;
 pub mod units;
 
 pub mod action;
+pub mod flag;
 pub mod gateway;
 pub mod identity;
+pub mod lifecycle;
 pub mod node;
 pub mod path;
 pub mod pattern;

@@ -173,6 +173,8 @@ pub struct Limits {
     pub keys_max: u32,
     /// Verified tokens remembered at once.
     pub tokens_cached_max: u32,
+    /// Copies of requests that are under way to mirrors at once, on each data-plane thread; any more are not made.
+    pub mirrors_max: u32,
     /// HTTP/2 alone.
     pub http2: Http2Limits,
 }
@@ -232,6 +234,7 @@ impl Default for Limits {
             waiters_max: 10_000,
             keys_max: 1_000_000,
             tokens_cached_max: 100_000,
+            mirrors_max: 64,
             http2: Http2Limits::default(),
         }
     }

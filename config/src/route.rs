@@ -8,8 +8,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Action, Headers, Rewrite};
+use crate::action::{Action, Headers, Mirror, Partition, PartitionBy, Rewrite};
+use crate::flag::FlagName;
 use crate::ids::{IssuerName, QuotaName, RouteName, UpstreamName};
+use crate::lifecycle::Lifecycle;
 use crate::path::Path;
 use crate::pattern::Pattern;
 use crate::tree::quote;
@@ -35,13 +37,20 @@ pub struct Match {
     /// Networks of the connection's other end; empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<IpNet>,
+    /// Claim → texts, of which the token's has one. Only with access by token, of which one of its issuers then is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, Vec<String>>,
 }
 
 impl Match {
     /// Methods, hosts, and sources, of one route.
     pub const ALTERNATIVES_MAX: usize = 64;
-    /// Conditions on headers, on query parameters, and on cookies, of one route.
+    /// Conditions on headers, on query parameters, on cookies, and on claims, of one route.
     pub const CONDITIONS_MAX: usize = 16;
+    /// Different claims that routes of one document look at: so many texts are kept of each token.
+    pub const CLAIMS_MAX: usize = 32;
+    /// The longest name of a claim.
+    pub const CLAIM_BYTES_MAX: usize = 256;
 
     /// All regular expressions.
     pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
@@ -57,7 +66,7 @@ impl Match {
     pub fn of(path: Path) -> Self {
         let (methods, hosts, sources) = (Vec::new(), Vec::new(), Vec::new());
         let (headers, query, cookies) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { path, methods, hosts, headers, query, cookies, sources }
+        Self { path, methods, hosts, headers, query, cookies, sources, claims: BTreeMap::new() }
     }
 }
 
@@ -201,6 +210,15 @@ pub struct Route {
     /// Header fields that are changed on the way.
     #[serde(default, skip_serializing_if = "Headers::is_empty")]
     pub headers: Headers,
+    /// Who else gets a copy. Only where there is an upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
+    /// Where its version stands in its life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifecycle: Option<Lifecycle>,
+    /// Flags of which the upstream is told whether they are on; at most [`Route::FLAGS_MAX`]. Only where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<FlagName>,
 }
 
 impl Route {
@@ -208,12 +226,23 @@ impl Route {
     pub const UPGRADES_MAX: usize = 8;
     /// The most quotas that one request is charged to.
     pub const CHARGES_MAX: usize = 8;
+    /// Flags of one route.
+    pub const FLAGS_MAX: usize = 16;
     /// What a priority may be.
     pub const PRIORITIES: RangeInclusive<i16> = -1000..=1000;
 
     /// Where its requests may go: one, or each branch; none: the gateway answers them itself.
     pub fn upstreams(&self) -> impl Iterator<Item = &UpstreamName> {
         self.action.upstreams()
+    }
+
+    /// Claims that it looks at to find its way, besides those that its issuers name tenant, client and scopes by.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        let parted = match &self.action {
+            Action::Partition(Partition { by: PartitionBy::Claim(name), .. }) => Some(name),
+            _ => None,
+        };
+        self.matches.claims.keys().chain(parted).map(String::as_str)
     }
 
     /// The prefix that is cut off before forwarding.

@@ -20,6 +20,7 @@ pub fn gateway() -> Value {
             "Amounts to subscribe to.",
         ),
         ("tenants", named("^[!-~]{1,128}$", tenant()), "Tenants known by name."),
+        ("flags", named("^[a-z][a-z0-9._-]{0,63}$", flag()), "For whom upstreams do something else."),
         (
             "routes",
             json!({"type": "array", "items": route(), "maxItems": 10_000}),
@@ -117,6 +118,11 @@ pub fn node() -> Value {
         ("keys_max", integer(1, 100_000_000), "Lease cells held at once."),
         ("tokens_cached_max", integer(1, 10_000_000), "Verified tokens remembered at once."),
         ("http2", object(&[], http2), "Of one client's HTTP/2 connection."),
+        (
+            "mirrors_max",
+            integer(1, 100_000),
+            "Copies of requests under way at once, on each data-plane thread.",
+        ),
     ];
     let log = [
         ("filter", text(), "Such as `info`, or `info,quorumgate=debug`."),
@@ -370,6 +376,22 @@ fn split() -> Value {
     object(&["by", "branches"], fields)
 }
 
+fn partition() -> Value {
+    let by = json!({"anyOf": [
+        {"const": "tenant"},
+        object(&["claim"], [("claim", text(), "A claim's name.")]),
+        object(&["header"], [("header", text(), "A field's name in lower case.")]),
+    ]});
+    let upstreams =
+        json!({"type": "object", "additionalProperties": text(), "minProperties": 1, "maxProperties": 1000});
+    let fields = [
+        ("by", by, "What names a request's part."),
+        ("upstreams", upstreams, "Part → upstream."),
+        ("otherwise", text(), "The upstream of all others; without it, they are refused."),
+    ];
+    object(&["by", "upstreams"], fields)
+}
+
 /// Changes of header fields, carried out in the order remove, set, add.
 fn edits() -> Value {
     let values = || {
@@ -384,6 +406,47 @@ fn edits() -> Value {
     object(&[], fields)
 }
 
+/// Such as `10%`.
+fn part() -> Value {
+    json!({"type": "string", "pattern": "^[0-9]+([.][0-9]{1,4})?%$"})
+}
+
+fn mirror() -> Value {
+    let fields = [
+        ("upstream", text(), "Where copies go."),
+        ("share", part(), "Of all requests, such as `10%`."),
+        ("body_bytes_max", size(), "Requests with longer bodies are not copied; without it, 64KiB."),
+        ("timeout", duration(), "From the request's head to the end of the copy's answer; without it, 5s."),
+    ];
+    object(&["upstream", "share"], fields)
+}
+
+fn flag() -> Value {
+    let fields = [
+        ("tenants", json!({"anyOf": [text(), {"type": "array", "items": text()}]}), "On for these."),
+        ("share", part(), "On for this share of tenants, and of addresses where there is no tenant."),
+        ("header", text(), "On for whoever names the flag in this header field."),
+    ];
+    object(&[], fields)
+}
+
+fn lifecycle() -> Value {
+    let instant = || json!({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}(T.*)?$"});
+    let address = || json!({"type": "string", "pattern": "^https?://", "maxLength": 1024});
+    let fields = [
+        ("version", text(), "What it is called in metrics and by operators."),
+        ("deprecated", instant(), "Since when nobody should begin to use it: a date, or with a time."),
+        ("sunset", instant(), "When it ends."),
+        ("info", address(), "What tells people of both."),
+        ("successor", address(), "The version that takes its place."),
+    ];
+    object(&["version"], fields)
+}
+
+fn claims() -> Value {
+    json!({"type": "object", "additionalProperties": texts(), "minProperties": 1, "maxProperties": 16})
+}
+
 fn route() -> Value {
     let matches = [
         ("path", path(), "Path prefix by whole segments, or a map that says its kind."),
@@ -393,6 +456,7 @@ fn route() -> Value {
         ("query", conditions(), "Parameter name → condition."),
         ("cookies", conditions(), "Cookie name → condition."),
         ("sources", texts(), "Networks of the client's address, such as 10.0.0.0/8; without it, all."),
+        ("claims", claims(), "Claim of the token → its text, or several of which it has one."),
     ];
     let token = [
         ("issuers", texts(), "One of them."),
@@ -426,6 +490,7 @@ fn route() -> Value {
         ("redirect", redirect(), "Where their clients are sent; in place of `upstream`."),
         ("respond", respond(), "How they are answered; in place of `upstream`."),
         ("split", split(), "Which upstreams share them; in place of `upstream`."),
+        ("partition", partition(), "Which upstream holds their part; in place of `upstream`."),
         ("access", access, "Who may send them."),
         ("quotas", charges, "What counts them."),
         ("timeout", duration(), "Until the response's head; stands over the upstream's."),
@@ -441,9 +506,17 @@ fn route() -> Value {
             "Protocols that a client may switch to, such as `websocket`; without it, none.",
         ),
         ("headers", object(&[], headers), "Header fields that are changed."),
+        ("mirror", mirror(), "Who else gets a copy of them."),
+        ("lifecycle", lifecycle(), "Where its version stands in its life."),
+        (
+            "flags",
+            json!({"anyOf": [text(), {"type": "array", "items": text(), "maxItems": 16}]}),
+            "Flags of which the upstream is told whether they are on.",
+        ),
     ];
     let mut route = object(&["name", "match", "access"], fields);
     let one = |key: &str| json!({"required": [key]});
-    route["oneOf"] = json!([one("upstream"), one("redirect"), one("respond"), one("split")]);
+    route["oneOf"] =
+        json!([one("upstream"), one("redirect"), one("respond"), one("split"), one("partition")]);
     route
 }

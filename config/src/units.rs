@@ -3,6 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use crate::quota::Limit;
 
 /// A text that is no amount of its kind.
@@ -18,6 +22,8 @@ pub struct BadUnit {
 const DURATION_RULE: &str = "a duration such as 250ms, 10s, 5m, 1h or 1d";
 const SIZE_RULE: &str = "a size such as 16KiB, 1MiB, 1GiB or a number of bytes";
 const RATE_RULE: &str = "a rate such as 100/s, 5/min, 1/h, 3/30s or `5 per 1min`";
+const INSTANT_RULE: &str = "a date such as 2026-12-31, or with a time as in 2026-12-31T12:00:00Z";
+const PART_RULE: &str = "a share such as 10%, 0.5% or 100%, to four places behind the point";
 const AT_MOST_RULE: &str = "a bound such as `10 in any 1h`";
 
 const MS_NS: u64 = 1_000_000;
@@ -103,6 +109,85 @@ impl fmt::Display for Rate {
     }
 }
 
+/// Whole seconds since the Unix epoch, by the wall clock; not later than the year 9999.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
+pub struct UnixS(u64);
+
+impl UnixS {
+    /// 9999-12-31T23:59:59Z.
+    const MAX: u64 = 253_402_300_799;
+
+    /// Reads a date, which means its first second in UTC, or an instant of RFC 3339.
+    ///
+    /// # Errors
+    /// [`BadUnit`] for anything else, and for what lies before 1970.
+    pub fn parse(text: &str) -> Result<Self, BadUnit> {
+        let is_date = text.len() == "2026-12-31".len();
+        let whole = if is_date { format!("{text}T00:00:00Z") } else { text.to_owned() };
+        let instant = OffsetDateTime::parse(&whole, &Rfc3339).ok();
+        let seconds = instant.and_then(|instant| u64::try_from(instant.unix_timestamp()).ok());
+        seconds.and_then(|seconds| Self::try_from(seconds).ok()).ok_or_else(|| bad(text, INSTANT_RULE))
+    }
+}
+
+impl TryFrom<u64> for UnixS {
+    type Error = BadUnit;
+    fn try_from(seconds: u64) -> Result<Self, BadUnit> {
+        if seconds <= Self::MAX { Ok(Self(seconds)) } else { Err(bad(&seconds.to_string(), INSTANT_RULE)) }
+    }
+}
+
+impl From<UnixS> for u64 {
+    fn from(instant: UnixS) -> u64 {
+        instant.0
+    }
+}
+
+/// A part of a whole, above nothing: 1 to [`Part::WHOLE`] millionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Part(u32);
+
+impl Part {
+    /// All of it.
+    pub const WHOLE: u32 = 1_000_000;
+
+    /// Reads `10%`, `0.5%`, `100%`.
+    ///
+    /// # Errors
+    /// [`BadUnit`] for anything else, nothing and more than all.
+    pub fn parse(text: &str) -> Result<Self, BadUnit> {
+        let read = || {
+            let percent = text.strip_suffix('%')?;
+            let (whole, places) = percent.split_once('.').unwrap_or((percent, "0"));
+            let scale = 10_u64.checked_pow(4_u32.checked_sub(u32::try_from(places.len()).ok()?)?)?;
+            let millionths = number(whole)?.checked_mul(10_000)?.checked_add(number(places)? * scale)?;
+            Self::try_from(u32::try_from(millionths).ok()?).ok()
+        };
+        read().ok_or_else(|| bad(text, PART_RULE))
+    }
+
+    /// Whether a point of 2^64 lies in the part, which begins at 0.
+    pub fn holds(self, point: u64) -> bool {
+        (u128::from(point) * u128::from(Self::WHOLE)) >> 64 < u128::from(self.0)
+    }
+}
+
+impl TryFrom<u32> for Part {
+    type Error = BadUnit;
+    fn try_from(millionths: u32) -> Result<Self, BadUnit> {
+        let fits = (1..=Self::WHOLE).contains(&millionths);
+        if fits { Ok(Self(millionths)) } else { Err(bad(&millionths.to_string(), PART_RULE)) }
+    }
+}
+
+impl From<Part> for u32 {
+    fn from(part: Part) -> u32 {
+        part.0
+    }
+}
+
 /// A bound on every interval of one width: at most `tokens` in any `width_ns`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtMost {
@@ -173,6 +258,52 @@ fn show_nanoseconds(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    #[test]
+    fn an_instant_is_a_date_or_has_a_time_and_a_zone() {
+        for (text, seconds) in [
+            ("1970-01-01", 0),
+            ("2026-01-01", 1_767_225_600),
+            ("2026-01-01T00:00:00Z", 1_767_225_600),
+            ("2026-01-01T01:30:00+01:30", 1_767_225_600),
+            ("2024-02-29", 1_709_164_800),
+            ("9999-12-31T23:59:59Z", UnixS::MAX),
+        ] {
+            assert_eq!(UnixS::parse(text).map(u64::from).ok(), Some(seconds), "{text}");
+        }
+        for text in [
+            "",
+            "2026",
+            "2025-02-29",
+            "2026-01-01T00:00:00",
+            "01.01.2026",
+            "1969-12-31",
+            "2026-13-01",
+            "10000-01-01",
+        ] {
+            assert!(UnixS::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_part_is_more_than_nothing_and_at_most_all() {
+        for (text, millionths) in [
+            ("10%", 100_000),
+            ("0.5%", 5_000),
+            ("100%", 1_000_000),
+            ("0.0001%", 1),
+            ("33.3333%", 333_333),
+            ("1.0%", 10_000),
+        ] {
+            assert_eq!(Part::parse(text).map(u32::from).ok(), Some(millionths), "{text}");
+        }
+        for text in ["0%", "10", "100.1%", "0.00001%", "-1%", "1e1%", ".5%", "5.%", "%", "", "+1%", "1.-1%"] {
+            assert!(Part::parse(text).is_err(), "{text}");
+        }
+        let half = Part::parse("50%").expect("a part");
+        assert!(half.holds(0) && half.holds(u64::MAX / 2) && !half.holds(u64::MAX / 2 + 1));
+        assert!(Part::parse("100%").is_ok_and(|all| all.holds(u64::MAX)));
+    }
 
     use super::*;
 

@@ -56,6 +56,25 @@ fn a_gateway_document_survives_its_canonical_json() {
 }
 
 #[test]
+fn the_example_of_routing_survives_its_canonical_json() {
+    let text = read("routing.yaml");
+    let document = clean("routing.yaml", &text, gateway::parse(&text));
+    let json = document.to_canonical_json();
+    assert_eq!(GatewayDocument::from_canonical_json(&json).as_ref(), Ok(&document));
+    for part in [
+        r#""claims":{"plan":["gold","platinum"]}}"#,
+        r#""partition":{"by":{"claim":"region"},"upstreams":{"eu":"eu","uk":"eu","us":"us"}},"access""#,
+        r#""mirror":{"upstream":"shadow","share":1000000,"body_bytes_max":1024,"timeout":{"secs":2,"nanos":0}}}"#,
+        r#""lifecycle":{"version":"v1","deprecated":1767225600,"sunset":4102401600,"info":"https://docs.example/orders","#,
+        r#""flags":[{"name":"dark-mode","share":1000000},{"name":"new-checkout","tenants":["acme"],"share":200000,"header":"x-beta"},"#,
+        r#""flags":["new-checkout","dark-mode","old-search"]}"#,
+        r#""partition":{"by":{"header":"x-region"},"upstreams":{"eu":"eu"},"otherwise":"us"},"access""#,
+    ] {
+        assert!(json.contains(part), "{part} is not in {json}");
+    }
+}
+
+#[test]
 fn the_readmes_routes_are_complete() {
     // given the document of the README, which uses every key of a match
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();

@@ -290,6 +290,7 @@ fn routes_that_differ_in_one_condition_are_told_apart_and_equal_ones_are_not() {
         ("{path: /a, headers: {x: y}}", "{path: /a, query: {x: y}}"),
         ("{path: /a, cookies: {x: y}}", "{path: /a, cookies: {x: {regex: y}}}"),
         ("{path: /a, sources: [10.0.0.0/8]}", "{path: /a, sources: [10.0.0.0/9]}"),
+        ("{path: /a, sources: [10.0.0.0/8]}", "{path: /a, sources: [10.0.0.0/9], hosts: [a]}"),
         ("{path: /a, hosts: [a.b]}", "{path: /a, hosts: ['*.b']}"),
         ("{path: {template: '/{a}'}}", "{path: {template: '/{b}'}, methods: [GET]}"),
     ];
@@ -520,7 +521,7 @@ const ACTIONS: &[(&str, &str)] = &[
     ),
     (
         "match: {path: /r}, access: public, respond: {status: 200}, rewrite: {path: /n}",
-        "routes[0].rewrite: found `rewrite` beside `respond`, wanted `upstream` or `split` beside it",
+        "routes[0].rewrite: found `rewrite` beside `respond`, wanted `upstream`, `split` or `partition` beside it",
     ),
     (
         "match: {path: /r}, access: public, respond: {status: 200}, timeout: 1s",
@@ -583,6 +584,103 @@ const ACTIONS: &[(&str, &str)] = &[
     (
         "match: {path: /r}, access: public, split: {by: request, branches: [{upstream: blue, weight: 1}, {upstream: green, weight: 1}], override: {}}",
         "routes[0].split.override: found a map, wanted exactly one of `header`, `cookie`",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: tenent, upstreams: {a: blue}}",
+        "routes[0].partition.by: found \"tenent\", wanted `tenant`, `{claim: …}` or `{header: …}`",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: {header: x, claim: y}, upstreams: {a: blue}}",
+        "routes[0].partition.by: found a map, wanted exactly one of `claim`, `header`",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: {claim: region}, upstreams: {a: blue}}",
+        "routes[0].partition.by: found `claim` on a public route, wanted a header, or access by token",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: {header: X-Region}, upstreams: {a: blue}}",
+        "write x-region",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: {header: x}, upstreams: {}}",
+        "routes[0].partition.upstreams: found a map, wanted at least one part",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: {header: x}, upstreams: {a: blue, ' b': blue}}",
+        "without white space at the ends",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: {header: x}, upstreams: {a: blue, b: gren}}",
+        "routes[0].partition.upstreams.b: found \"gren\", wanted the name of an upstream",
+    ),
+    (
+        "match: {path: /r}, access: public, partition: {by: {header: x}, upstreams: {a: blue}, otherwise: refuse}",
+        "routes[0].partition.otherwise: found \"refuse\", wanted the name of an upstream",
+    ),
+    (
+        "match: {path: /r, claims: {plan: gold}}, access: public, upstream: blue",
+        "routes[0].match.claims: found claims on a public route, wanted access by token",
+    ),
+    ("match: {path: /r, claims: {}}, access: {issuers: [dev]}, upstream: blue", "leave `claims` out for all"),
+    (
+        "match: {path: /r, claims: {plan: []}}, access: {issuers: [dev]}, upstream: blue",
+        "routes[0].match.claims.plan: found a list, wanted at least one text",
+    ),
+    (
+        "match: {path: /r, claims: {admin: true}}, access: {issuers: [dev]}, upstream: blue",
+        "routes[0].match.claims.admin: found true",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, mirror: {upstream: gren, share: 1%}",
+        "routes[0].mirror.upstream: found \"gren\", wanted the name of an upstream",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, mirror: {upstream: blue, share: 1%}",
+        "routes[0].mirror.upstream: found \"blue\", where the requests themselves go, wanted another upstream",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, mirror: {upstream: green, share: 101%}",
+        "routes[0].mirror.share: found \"101%\", wanted a share such as 10%",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, mirror: {upstream: green}",
+        "routes[0].mirror.share: found nothing",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, mirror: {upstream: green, share: 1%, body_bytes_max: 2MiB}",
+        "routes[0].mirror.body_bytes_max: found \"2MiB\", wanted a size from 0B to 1MiB",
+    ),
+    (
+        "match: {path: /r}, access: public, respond: {status: 200}, mirror: {upstream: green, share: 1%}",
+        "routes[0].mirror: found `mirror` beside `respond`",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, lifecycle: {deprecated: 2026-01-01}",
+        "routes[0].lifecycle.version: found nothing",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, lifecycle: {version: v1, deprecated: 01.01.2026}",
+        "routes[0].lifecycle.deprecated: found \"01.01.2026\", wanted a date such as 2026-12-31",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, lifecycle: {version: v1, deprecated: 2026-02-01, sunset: 2026-01-31}",
+        "routes[0].lifecycle.sunset: found \"2026-01-31\", wanted an instant that is not before `deprecated`",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, lifecycle: {version: v1, info: \"https://a\"}",
+        "routes[0].lifecycle.info: found information about the end of what has none",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, lifecycle: {version: v1, successor: \"https://a>; b\"}",
+        "routes[0].lifecycle.successor: found \"https://a>; b\", wanted an address",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, flags: [dark]",
+        "routes[0].flags[0]: found \"dark\", wanted the name of a flag",
+    ),
+    (
+        "match: {path: /r}, access: public, upstream: blue, flags: [Dark]",
+        "routes[0].flags[0]: found \"Dark\", wanted 1 to 64 of a-z",
     ),
     (
         "match: {path: /r}, access: public, upstream: blue, headers: {request: {set: {Host: a}}}",
@@ -654,6 +752,57 @@ fn each_mistake_about_how_an_upstream_is_spoken_to_is_told() {
         assert!(mistakes[0].to_string().contains(expected), "{expected:?} is not in {}", mistakes[0]);
         assert!(mistakes[0].line == 2 && mistakes[0].column > 1, "{}", mistakes[0]);
     }
+}
+
+#[test]
+fn a_document_looks_at_so_many_claims_and_no_more() {
+    let by = |routes: usize| {
+        let route = |n: usize| {
+            format!(
+                "- {{name: r{n}, match: {{path: /r, claims: {{c{n}: x}}}}, upstream: u, access: {{issuers: [i]}}}}\n"
+            )
+        };
+        let head = "upstreams: {u: {endpoints: \"http://a\"}}\n\
+                    issuers: {i: {issuer: i, audiences: [a], keys: [{algorithm: HS256, secret: {file: s}}]}}\nroutes:\n";
+        gateway::parse(&(head.to_owned() + &(0..routes).map(route).collect::<String>()))
+    };
+    assert!(by(32).is_ok());
+    let mistakes = errors(by(33));
+    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+    assert!(mistakes[0].to_string().contains("33 different claims that routes look at, wanted at most 32"));
+}
+
+#[test]
+fn each_mistake_about_a_flag_is_told_in_its_place() {
+    let text = "upstreams: {u: {endpoints: \"http://a\"}}
+flags:
+  1st: {share: 1%}
+  new_checkout: {share: 1%, tenents: [a]}
+  dark: {share: 0%, header: X-Beta, tenants: [\"a b\"]}
+  other: {}
+routes:
+  - {name: r, match: {path: /}, upstream: u, access: public, flags: [new-checkout, dark]}
+  - {name: s, match: {path: /s}, respond: {status: 200}, access: public, flags: [dark]}
+";
+    let told: Vec<String> =
+        errors(gateway::parse(text)).iter().map(|it| format!("{}:{} {it}", it.line, it.column)).collect();
+    let expected = [
+        "3:3 error: flags.1st: found \"1st\", wanted 1 to 64 of a-z, 0-9, '-', '_', '.', beginning with a letter",
+        "4:29 error: flags.new_checkout.tenents: found the unknown key",
+        "5:17 error: flags.dark.share: found \"0%\", wanted a share such as 10%",
+        "5:29 error: flags.dark.header: found \"X-Beta\"",
+        "5:47 error: flags.dark.tenants[0]: found \"a b\", wanted 1 to 128 bytes of visible ASCII",
+        "8:70 error: routes[0].flags[0]: found \"new-checkout\", wanted the name of a flag",
+        "9:74 error: routes[1].flags: found `flags` beside `respond`, wanted `upstream`, `split` or `partition` beside it",
+    ];
+    for line in expected {
+        assert!(told.iter().any(|told| told.starts_with(line)), "{line} is missing in {told:#?}");
+    }
+    assert!(told.iter().filter(|it| it.contains("error")).count() == expected.len(), "{told:#?}");
+    // and a flag that no route asks for is mentioned
+    let unused = "upstreams: {u: {endpoints: \"http://a\"}}\nflags: {dark: {}}\nroutes: [{name: r, match: {path: /}, upstream: u, access: public}]\n";
+    let warnings = gateway::parse(unused).unwrap().warnings;
+    assert_eq!(warnings.iter().map(|it| it.path.as_str()).collect::<Vec<_>>(), ["flags.dark"]);
 }
 
 #[test]

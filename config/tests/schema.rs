@@ -34,6 +34,7 @@ fn every_example_fits_its_schema() {
         ("three/node-2.yaml", &node),
         ("three/node-3.yaml", &node),
         ("three/gateway.yaml", &gateway),
+        ("routing.yaml", &gateway),
     ];
     for (name, schema) in examples {
         let text = fs::read_to_string(root().join("examples").join(name)).unwrap();

@@ -4,7 +4,7 @@ pub mod caller;
 pub mod operator;
 pub mod upstream;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -59,8 +59,8 @@ fn token(pass: Option<&Pass>, tenant: &str, client: &str, token: Token) -> Optio
     };
     let Pass { kid, issuer, audience, scopes } = pass?;
     let scopes: Vec<&str> = scopes.iter().map(String::as_str).collect();
-    let lifetime = Duration::from_secs(2 * 86_400);
-    let grant = Grant { kid, issuer, audience, tenant, client, scopes: &scopes, lifetime };
+    let (claims, lifetime) = (BTreeMap::new(), Duration::from_secs(2 * 86_400));
+    let grant = Grant { kid, issuer, audience, tenant, client, scopes: &scopes, claims: &claims, lifetime };
     // A day old: a wall clock that jumps back does not make it one of the future.
     let minted = mint(secret, &grant, UnixMs((EPOCH_UNIX_S - 86_400 - since_s) * 1000));
     Some(minted.expect("the secrets are long enough"))

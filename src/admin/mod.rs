@@ -5,6 +5,7 @@ mod document;
 mod guests;
 mod members;
 mod status;
+mod versions;
 
 pub use document::CANONICAL;
 
@@ -54,6 +55,7 @@ pub async fn serve(door: Door, listener: Box<dyn Listener>) {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status::status))
+        .route("/v1/versions", get(versions::show))
         .route("/v1/document", get(document::show).post(document::apply))
         .route("/v1/cluster/init", post(init))
         .route("/v1/cluster/leave", post(members::leave))

@@ -1,5 +1,6 @@
 //! Makes development tokens: for `quorumgate token`, the demo and tests. HS256 alone.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine;
@@ -24,6 +25,8 @@ pub struct Grant<'a> {
     pub client: &'a str,
     /// `scope`, joined with spaces.
     pub scopes: &'a [&'a str],
+    /// Other claims → their texts; one stands alone, several in a list.
+    pub claims: &'a BTreeMap<String, Vec<String>>,
     /// `exp − iat`; whole seconds.
     pub lifetime: Duration,
 }
@@ -36,7 +39,7 @@ pub fn mint(secret: &[u8], grant: &Grant<'_>, now: UnixMs) -> Result<String, Str
     let secret = Secret::from_bytes(secret.to_vec())?;
     let header = serde_json::json!({ "alg": "HS256", "typ": "JWT", "kid": grant.kid });
     let iat = now.0 / 1000;
-    let claims = serde_json::json!({
+    let mut claims = serde_json::json!({
         "iss": grant.issuer,
         "aud": grant.audience,
         "sub": grant.client,
@@ -45,6 +48,12 @@ pub fn mint(secret: &[u8], grant: &Grant<'_>, now: UnixMs) -> Result<String, Str
         "iat": iat,
         "exp": iat.saturating_add(grant.lifetime.as_secs()),
     });
+    for (name, texts) in grant.claims {
+        claims[name] = match texts.as_slice() {
+            [text] => text.as_str().into(),
+            several => several.into(),
+        };
+    }
     sign(&secret, &header.to_string(), &claims.to_string())
 }
 

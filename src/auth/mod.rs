@@ -26,6 +26,7 @@ pub mod token;
 
 use std::sync::Arc;
 
+use cluster::state::ids::Revision;
 use cluster::world::UnixMs;
 use config::ids::IssuerName;
 use http::{HeaderMap, header};
@@ -72,28 +73,40 @@ impl Tokens {
 
     /// Who sends this request. None: the route is public. Costs no allocation when the token was seen before.
     ///
+    /// - `looked`: what the router found out about the request's token, if it looked.
+    ///
     /// # Errors
     /// [`AuthRefusal`].
     pub fn authenticate(
         &self,
         access: &AccessRule,
         headers: &HeaderMap,
+        looked: Option<Looked>,
         now: UnixMs,
     ) -> Result<Option<Arc<Identity>>, AuthRefusal> {
         let AccessRule::Token(rule) = access else { return Ok(None) };
-        let token = bearer(headers)?;
-        let since = rule.verifiers.since();
-        let verified = match self.cache.get(token, since) {
-            Some(verified) => verified,
-            None => {
-                let verified = rule.verifiers.verify(token, now)?;
-                self.cache.insert(token, since, verified.clone());
-                verified
-            }
-        };
+        let looked = looked.filter(|looked| looked.since == rule.verifiers.since());
+        let verified = looked.unwrap_or_else(|| self.look(&rule.verifiers, headers, now)).verified?;
         verified.times.check(now)?;
         rule.allows(&verified.identity)?;
         Ok(Some(verified.identity))
+    }
+
+    /// Looks at a request's token, whatever route it is for.
+    fn look(&self, verifiers: &Verifiers, headers: &HeaderMap, now: UnixMs) -> Looked {
+        let since = verifiers.since();
+        let verified = bearer(headers).and_then(|token| {
+            let verified = match self.cache.get(token, since) {
+                Some(verified) => verified,
+                None => {
+                    let verified = verifiers.verify(token, now)?;
+                    self.cache.insert(token, since, verified.clone());
+                    verified
+                }
+            };
+            verified.times.check(now).map(|()| verified)
+        });
+        Looked { since, verified }
     }
 
     /// Figures for metrics.
@@ -102,10 +115,58 @@ impl Tokens {
     }
 }
 
+/// What was found out about a request's token before its route was known. It opens no route by itself.
+#[derive(Debug)]
+pub struct Looked {
+    /// Of the verifiers that looked.
+    since: Revision,
+    verified: Result<Verified, AuthRefusal>,
+}
+
+impl Looked {
+    /// Who sends the request.
+    ///
+    /// # Errors
+    /// Why nobody knows.
+    pub fn identity(&self) -> Result<&Identity, &AuthRefusal> {
+        self.verified.as_ref().map(|verified| &*verified.identity)
+    }
+}
+
+/// A request's token, for the router: looked at when first asked for, and once at most.
+pub struct Bearer<'a> {
+    tokens: &'a Tokens,
+    headers: &'a HeaderMap,
+    now: &'a dyn Fn() -> UnixMs,
+    looked: Option<Looked>,
+}
+
+impl<'a> Bearer<'a> {
+    /// Not looked at yet.
+    pub fn new(tokens: &'a Tokens, headers: &'a HeaderMap, now: &'a dyn Fn() -> UnixMs) -> Self {
+        Self { tokens, headers, now, looked: None }
+    }
+
+    /// What it says; `verifiers` are the same each time.
+    pub fn look(&mut self, verifiers: &Verifiers) -> &Looked {
+        self.looked.get_or_insert_with(|| self.tokens.look(verifiers, self.headers, (self.now)()))
+    }
+
+    /// What was found out, if somebody asked.
+    pub fn into_looked(self) -> Option<Looked> {
+        self.looked
+    }
+}
+
 impl TokenRule {
+    /// Whether the route takes tokens of this one's issuer.
+    pub fn knows(&self, identity: &Identity) -> bool {
+        self.issuers.contains(&identity.issuer)
+    }
+
     /// Whether the route takes this identity.
     fn allows(&self, identity: &Identity) -> Result<(), AuthRefusal> {
-        if !self.issuers.contains(&identity.issuer) {
+        if !self.knows(identity) {
             return Err(AuthRefusal::Invalid { reason: "the route takes no tokens of this issuer" });
         }
         if !self.scopes.iter().all(|scope| identity.scopes.binary_search(scope).is_ok()) {

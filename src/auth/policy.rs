@@ -28,6 +28,23 @@ pub struct Identity {
     pub client: Option<Arc<str>>,
     /// Sorted, without repetition.
     pub scopes: Box<[Box<str>]>,
+    /// Claim that routes look at → its text, or the texts of its list. No other claims.
+    pub claims: BTreeMap<Box<str>, Box<[Box<str>]>>,
+}
+
+impl Identity {
+    /// Whether one of a claim's texts is this one.
+    pub fn has(&self, claim: &str, text: &str) -> bool {
+        self.claims.get(claim).is_some_and(|texts| texts.iter().any(|it| **it == *text))
+    }
+
+    /// A claim's only text.
+    pub fn only(&self, claim: &str) -> Option<&str> {
+        match self.claims.get(claim).map(|texts| &**texts) {
+            Some([text]) => Some(text),
+            _ => None,
+        }
+    }
 }
 
 /// A believed token: what it says, and when it may be believed.
@@ -71,6 +88,8 @@ pub struct Verifiers {
     since: Revision,
     /// By `iss`, which is unique in a document.
     by_iss: BTreeMap<Box<str>, Policy>,
+    /// Claims whose texts an identity keeps.
+    kept: Box<[Box<str>]>,
 }
 
 /// One issuer.
@@ -133,7 +152,15 @@ impl Verifiers {
                 ));
             }
         }
-        if mistakes.is_empty() { Ok(Self { since, by_iss }) } else { Err(mistakes.join("\n")) }
+        if !mistakes.is_empty() {
+            return Err(mistakes.join("\n"));
+        }
+        Ok(Self { since, by_iss, kept: Box::new([]) })
+    }
+
+    /// These, and identities keep the texts of these claims.
+    pub fn keeping<'a>(self, claims: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { kept: claims.into_iter().map(Box::from).collect(), ..self }
     }
 
     /// What a cached verification is good for: equal for verifiers with equal keys, and for no others.
@@ -160,7 +187,9 @@ impl Verifiers {
             Some(Value::String(iss)) => self.by_iss.get(iss.as_str()),
             _ => return Err(invalid("iss is missing or not a string")),
         };
-        policy.ok_or(invalid("no issuer of this gateway has this iss"))?.verify(&token, &claims, now)
+        policy
+            .ok_or(invalid("no issuer of this gateway has this iss"))?
+            .verify(&token, &claims, &self.kept, now)
     }
 }
 
@@ -203,6 +232,7 @@ impl Policy {
         &self,
         token: &Unverified<'_>,
         claims: &Map<String, Value>,
+        kept: &[Box<str>],
         now: UnixMs,
     ) -> Result<Verified, AuthRefusal> {
         let kid = token.header.kid.as_deref().map(Box::from);
@@ -229,6 +259,10 @@ impl Policy {
             tenant: text(&self.tenant_claim).and_then(|tenant| TenantId::parse(tenant).ok()),
             client: text(&self.client_claim).filter(|client| !client.is_empty()).map(Arc::from),
             scopes: self.scopes(claims)?,
+            claims: kept
+                .iter()
+                .filter_map(|name| Some((name.clone(), texts(claims.get(&**name)?))))
+                .collect(),
         };
         Ok(Verified { identity: Arc::new(identity), times })
     }
@@ -291,6 +325,15 @@ impl Policy {
         scopes.sort_unstable();
         scopes.dedup();
         Ok(scopes.into())
+    }
+}
+
+/// A claim's text, or those of its list. Anything else is no text.
+fn texts(claim: &Value) -> Box<[Box<str>]> {
+    match claim {
+        Value::String(text) => Box::new([text.as_str().into()]),
+        Value::Array(list) => list.iter().filter_map(Value::as_str).map(Box::from).collect(),
+        _ => Box::new([]),
     }
 }
 

@@ -97,6 +97,32 @@ fn a_good_token_tells_who_sends() {
 }
 
 #[test]
+fn claims_that_routes_look_at_are_kept_as_texts_and_no_others() {
+    // given verifiers that keep some claims
+    let keeping = verifiers(issuer()).keeping(["plan", "regions", "level", "mixed", "absent"]);
+    let mut claims = claims();
+    for (name, value) in [
+        ("plan", json!("gold")),
+        ("regions", json!(["eu", "us"])),
+        ("level", json!(3)),
+        ("mixed", json!(["a", 1, null])),
+        ("other", json!("x")),
+    ] {
+        claims[name] = value;
+    }
+    // when a token has them
+    let identity = keeping.verify(&token(&claims), NOW).expect("a good token").identity;
+    // then texts and lists of texts are there
+    assert!(identity.has("plan", "gold") && identity.has("regions", "us") && identity.has("mixed", "a"));
+    assert_eq!(
+        (identity.only("plan"), identity.only("regions"), identity.only("level")),
+        (Some("gold"), None, None)
+    );
+    assert!(!identity.has("plan", "Gold") && !identity.has("level", "3") && !identity.has("absent", ""));
+    assert!(!identity.claims.contains_key("other"));
+}
+
+#[test]
 fn crit_is_refused_known_or_not() {
     assert_invalid(with_header(r#"{"alg":"HS256","kid":"k","crit":["b64"],"b64":true}"#), "member");
     assert_invalid(with_header(r#"{"alg":"HS256","kid":"k","crit":["x"],"x":1}"#), "member");

@@ -32,13 +32,13 @@ fn ask(
     field: &str,
     now: UnixMs,
 ) -> Result<Option<Arc<Identity>>, AuthRefusal> {
-    tokens.authenticate(&AccessRule::Token(rule), &headers(&[field]), now)
+    tokens.authenticate(&AccessRule::Token(rule), &headers(&[field]), None, now)
 }
 
 #[test]
 fn a_public_route_looks_at_no_token() {
     let tokens = Tokens::new(8);
-    assert_eq!(tokens.authenticate(&AccessRule::Public, &headers(&["Bearer x"]), NOW), Ok(None));
+    assert_eq!(tokens.authenticate(&AccessRule::Public, &headers(&["Bearer x"]), None, NOW), Ok(None));
 }
 
 #[test]
@@ -144,14 +144,16 @@ fn a_minted_token_is_believed() {
         tenant: "acme",
         client: "developer",
         scopes: &["read", "write"],
+        claims: &[("plan".to_owned(), vec!["gold".to_owned()])].into(),
         lifetime: std::time::Duration::from_secs(60),
     };
     let token = mint::mint(&bytes, &grant, NOW).expect("long enough");
     // then its token is good for its lifetime
     let tokens = Tokens::new(8);
     let field = format!("Bearer {token}");
-    let identity = ask(&tokens, rule(), &field, NOW).expect("good").expect("known");
-    assert_eq!(identity.client.as_deref(), Some("developer"));
+    let keeping = TokenRule { verifiers: Arc::new(verifiers(issuer()).keeping(["plan"])), ..rule() };
+    let identity = ask(&tokens, keeping, &field, NOW).expect("good").expect("known");
+    assert_eq!((identity.client.as_deref(), identity.only("plan")), (Some("developer"), Some("gold")));
     assert_eq!(ask(&tokens, rule(), &field, UnixMs(NOW.0 + 70_000)), Err(AuthRefusal::Expired));
     assert!(mint::mint(&bytes[1..], &grant, NOW).is_err());
 }
@@ -164,7 +166,35 @@ proptest! {
             let Ok(value) = HeaderValue::from_bytes(&field) else { continue };
             let mut headers = HeaderMap::new();
             headers.insert(header::AUTHORIZATION, value);
-            prop_assert!(tokens.authenticate(&AccessRule::Token(rule()), &headers, NOW).is_err());
+            prop_assert!(tokens.authenticate(&AccessRule::Token(rule()), &headers, None, NOW).is_err());
         }
     }
+}
+
+#[test]
+fn a_token_that_the_router_looked_at_is_not_looked_at_again() {
+    // given a cache that holds nothing, and a token that the router asked about twice
+    let tokens = Tokens::new(0);
+    let headers = headers(&[&format!("Bearer {}", token(&claims()))]);
+    let rule = rule();
+    let now = || NOW;
+    let mut bearer = Bearer::new(&tokens, &headers, &now);
+    assert!(bearer.look(&rule.verifiers).identity().is_ok());
+    assert!(bearer.look(&rule.verifiers).identity().is_ok());
+    // when its route authenticates it
+    let known = tokens.authenticate(&AccessRule::Token(rule.clone()), &headers, bearer.into_looked(), NOW);
+    // then it was verified once
+    assert!(known.is_ok_and(|known| known.is_some()));
+    assert_eq!(tokens.stats().misses, 1);
+    // and what was found out is judged by the route, and is of no use to the keys of another revision
+    let mut bearer = Bearer::new(&tokens, &headers, &now);
+    bearer.look(&rule.verifiers);
+    let other = AccessRule::Token(TokenRule { scopes: Arc::from(["admin".into()]), ..rule.clone() });
+    let refused = tokens.authenticate(&other, &headers, bearer.into_looked(), NOW);
+    assert!(matches!(refused, Err(AuthRefusal::InsufficientScope { .. })));
+    let second = Verifiers::compile(Revision(2), &[], |_| Ok(secret())).expect("complete");
+    let mut bearer = Bearer::new(&tokens, &headers, &now);
+    bearer.look(&rule.verifiers);
+    let other = AccessRule::Token(TokenRule { verifiers: Arc::new(second), ..rule });
+    assert!(tokens.authenticate(&other, &headers, bearer.into_looked(), NOW).is_err());
 }

@@ -11,7 +11,9 @@ pub mod pki;
 mod route;
 mod run;
 mod token;
+mod versions;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,6 +58,8 @@ enum Command {
     Route(route::Route),
     /// Replace the gateway document of a running cluster.
     Apply(apply::Apply),
+    /// Print who still calls which version of a route.
+    Versions(versions::Versions),
     /// Found a cluster, change who is in it, or look at it.
     Cluster(cluster::Cluster),
     /// Make the cluster's CA and node certificates, certificates for more nodes of the same CA, or new ones for old nodes.
@@ -95,6 +99,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Route(route) => route.run(),
             Command::Apply(apply) => apply.run().await,
+            Command::Versions(versions) => versions.run().await,
             Command::Cluster(cluster) => cluster.run().await,
             Command::Pki { out, renew, nodes } => {
                 let written = if renew { pki::renew(&out, &nodes) } else { pki::write_pki(&out, &nodes) };
@@ -121,6 +126,20 @@ impl Cli {
 /// Reads `30s`, `2m`, `1h`.
 fn duration(text: &str) -> Result<Duration, String> {
     config::units::parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// Reads `name=text`.
+fn claim(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let (name, text) = pair.ok_or_else(|| format!("found {text:?}, wanted name=text"))?;
+    Ok((name.to_owned(), text.to_owned()))
+}
+
+/// Claims with all their texts.
+fn by_name(claims: Vec<(String, String)>) -> BTreeMap<String, Vec<String>> {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    claims.into_iter().for_each(|(name, text)| all.entry(name).or_default().push(text));
+    all
 }
 
 fn node_name(text: &str) -> Result<NodeName, String> {

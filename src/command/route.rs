@@ -1,5 +1,6 @@
 //! `quorumgate route`: which route takes a request, and why no other does.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -58,6 +59,9 @@ struct Request {
     /// What stands behind `?`, as it is sent.
     #[arg(long)]
     query: Option<String>,
+    /// A claim of the token, as `name=text`; repeat for more, or for more texts of one. The token counts as good.
+    #[arg(long = "claim", value_name = "CLAIM", value_parser = super::claim)]
+    claims: Vec<(String, String)>,
     /// The client's address.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     source: IpAddr,
@@ -75,7 +79,8 @@ impl Route {
         let name = file.display().to_string();
         let document =
             config::gateway::parse(&text).map_err(|mistakes| render(&name, &text, &mistakes))?.value;
-        let (taken, told) = explain(&document, &request.received()?);
+        let received = request.received()?;
+        let (taken, told) = explain(&document, &received, &super::by_name(request.claims));
         print!("{told}");
         Ok(if taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -108,10 +113,14 @@ impl Request {
 }
 
 /// Whether a route takes the request, and the whole answer.
-fn explain(document: &GatewayDocument, received: &Received) -> (bool, String) {
+fn explain(
+    document: &GatewayDocument,
+    received: &Received,
+    claims: &BTreeMap<String, Vec<String>>,
+) -> (bool, String) {
     let table = Table::new(document.routes.iter().map(|route| (route, ())));
     let asked = Asked::of(received);
-    let explained = table.explain(&asked);
+    let explained = table.explain(&asked, claims);
     let mut out = String::new();
     let winner = match &explained.winner {
         Ok(entry) => {
@@ -131,7 +140,7 @@ fn explain(document: &GatewayDocument, received: &Received) -> (bool, String) {
     for (entry, why) in &explained.others {
         match why {
             Why::Unmet(unmet) => {
-                tell(&mut out, format_args!("  not {}: {}", entry.name(), unmet.tell(entry, &asked)));
+                tell(&mut out, format_args!("  not {}: {}", entry.name(), unmet.tell(entry, &asked, claims)));
             }
             Why::Lost(preference) => {
                 tell(&mut out, format_args!("  not {}: {winner} goes before it: {preference}", entry.name()));
@@ -160,11 +169,12 @@ mod tests {
     fn request(method: &str, host: &str, path: &str) -> Request {
         let source = IpAddr::from([127, 0, 0, 1]);
         let (method, host, path) = (method.to_owned(), host.to_owned(), path.to_owned());
-        Request { method, host, path, headers: vec![], query: None, source }
+        Request { method, host, path, headers: vec![], query: None, claims: vec![], source }
     }
 
     fn told(request: &Request) -> (bool, String) {
-        explain(&document(), &request.received().unwrap_or_else(|why| panic!("{why}")))
+        let received = request.received().unwrap_or_else(|why| panic!("{why}"));
+        explain(&document(), &received, &super::super::by_name(request.claims.clone()))
     }
 
     #[test]
@@ -201,6 +211,27 @@ mod tests {
         ] {
             assert!(expected.contains(line), "{expected}");
         }
+    }
+
+    #[test]
+    fn claims_are_told_like_everything_else() {
+        let text = include_str!("../../config/examples/routing.yaml");
+        let document = config::gateway::parse(text).unwrap_or_else(|mistakes| panic!("{mistakes:#?}")).value;
+        let get = request("GET", "h", "/shop").received().unwrap_or_else(|why| panic!("{why}"));
+        let told = |claims: &[(&str, &str)]| {
+            let claims = claims.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+            explain(&document, &get, &super::super::by_name(claims.collect())).1
+        };
+        let gold = told(&[("plan", "silver"), ("plan", "gold")]);
+        assert!(gold.starts_with("gold takes it"), "{gold}");
+        assert!(
+            gold.contains("  not shop: gold goes before it: it has more conditions on claims\n"),
+            "{gold}"
+        );
+        let silver = told(&[("plan", "silver")]);
+        let line = "  not gold: claims.plan: found \"silver\", wanted \"gold\" or \"platinum\"\n";
+        assert!(silver.starts_with("shop takes it") && silver.contains(line), "{silver}");
+        assert!(told(&[]).contains("claims.plan: found nothing"));
     }
 
     #[test]

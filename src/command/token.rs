@@ -1,5 +1,6 @@
 //! `quorumgate token`: a development token.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,6 +24,9 @@ pub struct Token {
     /// A scope that the token grants; repeat for more.
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
+    /// Another claim, as `name=text`; the same name again makes it a list.
+    #[arg(long = "claim", value_name = "CLAIM", value_parser = super::claim)]
+    claims: Vec<(String, String)>,
     /// `kid` header.
     #[arg(long, default_value = "dev")]
     kid: String,
@@ -56,6 +60,7 @@ impl Token {
             tenant: &self.tenant,
             client: &self.client,
             scopes: &scopes,
+            claims: &super::by_name(self.claims),
             lifetime: self.lifetime,
         };
         println!("{}", mint(&secret, &grant, now_ms())?);
@@ -65,6 +70,7 @@ impl Token {
 
 /// A token as the demo's document wants it.
 pub fn development(secret: &[u8], tenant: &str, client: &str, scopes: &[&str]) -> Result<String, String> {
+    let claims = BTreeMap::new();
     let grant = Grant {
         kid: "dev",
         issuer: "quorumgate-dev",
@@ -72,6 +78,7 @@ pub fn development(secret: &[u8], tenant: &str, client: &str, scopes: &[&str]) -
         tenant,
         client,
         scopes,
+        claims: &claims,
         lifetime: Duration::from_secs(3600),
     };
     mint(secret, &grant, now_ms())

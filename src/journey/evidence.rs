@@ -6,20 +6,25 @@
 use std::sync::Arc;
 
 use cluster::state::ids::{Key, Revision};
+use config::ids::TenantId;
 use http::HeaderValue;
 use http::request::Parts;
 use smallvec::SmallVec;
 
 use super::Gateway;
 use super::received::{Arrival, Received};
-use crate::auth::{AccessRule, Identity};
+use crate::auth::{AccessRule, Bearer, Identity, Looked};
 use crate::direct::Direct;
 use crate::edits::FieldEdits;
 use crate::quota::{Admission, Charge, Keeper, QuotaRule};
 use crate::refusal::Refusal;
 use crate::router::Asked;
+use crate::router::flags::FlagsRule;
+use crate::router::lifecycle::LifecycleRule;
+use crate::router::partition::PartitionRule;
 use crate::router::split::SplitRule;
 use crate::upstream::body::ClientBody;
+use crate::upstream::mirror::MirrorRule;
 
 /// A route as this node uses it, compiled by the router from one revision of the document; shared by all its requests.
 pub struct RouteRule {
@@ -28,7 +33,13 @@ pub struct RouteRule {
     /// Where its requests go: one, or one for each branch, in the document's order. Empty: see `direct`.
     pub upstreams: Box<[Arc<config::upstream::Upstream>]>,
     /// Which of several upstreams takes a request. None: there is one, or none.
-    pub split: Option<SplitRule>,
+    pub choice: Option<Choice>,
+    /// Who else gets copies.
+    pub mirror: Option<MirrorRule>,
+    /// Flags of which the upstream is told.
+    pub flags: Option<FlagsRule>,
+    /// Where its version stands in its life.
+    pub lifecycle: Option<LifecycleRule>,
     /// What the gateway answers where there is no upstream.
     pub direct: Option<Direct>,
     /// What `Host` says to the upstream in place of its endpoint.
@@ -51,6 +62,21 @@ impl RouteRule {
         &self.edits[0]
     }
 
+    /// Which of the upstreams takes a request; none: it is answered here.
+    fn place(&self, received: &Received, identity: Option<&Identity>) -> Result<Option<usize>, Refusal> {
+        let asked = Asked::of(received);
+        match &self.choice {
+            None => Ok((!self.upstreams.is_empty()).then_some(0)),
+            Some(Choice::Split(split)) => {
+                let name = self.route.name.as_str();
+                Ok(Some(split.branch(name, &asked, identity, received.arrival().id)))
+            }
+            Some(Choice::Partition(partition)) => {
+                partition.place(&asked, identity).map(Some).ok_or(Refusal::NoPartition)
+            }
+        }
+    }
+
     /// What is changed of an answer that is no refusal.
     pub fn response_edits(&self) -> &FieldEdits {
         &self.edits[1]
@@ -61,6 +87,15 @@ impl std::fmt::Debug for RouteRule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "RouteRule({}, revision {})", self.route.name, self.revision.0)
     }
+}
+
+/// Which of a route's upstreams takes a request.
+#[derive(Debug)]
+pub enum Choice {
+    /// By shares.
+    Split(SplitRule),
+    /// By what it holds.
+    Partition(PartitionRule),
 }
 
 /// A quota that counts a route's requests, compiled.
@@ -119,19 +154,25 @@ impl Spent {
 pub struct Routed {
     received: Received,
     rule: Arc<RouteRule>,
+    /// What the router had to know of the token. Authentication takes it, and does not verify twice.
+    looked: Option<Looked>,
 }
 
 impl Routed {
     /// Finds the route.
     ///
     /// # Errors
-    /// No configuration, no route, or not with this method; or no leader's word yet that this is the configuration.
+    /// No configuration, no route, or not with this method, or not without a good token; or no leader's word yet that this
+    /// is the configuration.
     pub fn find(gateway: &Gateway, received: Received) -> Result<Self, Refusal> {
-        let found = gateway.routes.find(&received);
+        let now = || gateway.world.clock.wall();
+        let mut bearer = Bearer::new(&gateway.tokens, received.headers(), &now);
+        let found = gateway.routes.find(&received, &mut bearer);
+        let looked = bearer.into_looked();
         if !matches!(found, Err(Refusal::NoConfiguration)) && !gateway.freshness.serves() {
             return Err(Refusal::StaleView);
         }
-        Ok(Self { received, rule: found? })
+        Ok(Self { rule: found?, looked, received })
     }
 
     /// Its route.
@@ -148,12 +189,17 @@ pub struct Screened {
 }
 
 impl Screened {
-    /// Spends what can be counted before anybody is known.
+    /// Spends what can be counted before anybody is known, if the route's version is still there.
     ///
     /// # Errors
-    /// Over quota, undecided, overloaded.
+    /// Version gone; over quota, undecided, overloaded.
     pub async fn pass(gateway: &Gateway, routed: Routed) -> Result<Self, Refusal> {
         let (rule, received) = (&routed.rule, &routed.received);
+        if let Some(lifecycle) = &rule.lifecycle
+            && lifecycle.is_over(gateway.world.clock.wall())
+        {
+            return Err(Refusal::VersionGone { version: lifecycle.version.clone() });
+        }
         let spent = Spent::on(&gateway.keeper, gateway, &rule.screens, rule, received, None).await?;
         Ok(Self { routed, spent })
     }
@@ -177,8 +223,9 @@ impl Authenticated {
     ///
     /// # Errors
     /// A stale view, or what `auth` says of the token.
-    pub fn prove(gateway: &Gateway, screened: Screened) -> Result<Self, Refusal> {
-        let Routed { received, rule } = &screened.routed;
+    pub fn prove(gateway: &Gateway, mut screened: Screened) -> Result<Self, Refusal> {
+        let looked = screened.routed.looked.take();
+        let Routed { received, rule, .. } = &screened.routed;
         if matches!(rule.access, AccessRule::Public) {
             return Ok(Self { screened, identity: None });
         }
@@ -186,7 +233,7 @@ impl Authenticated {
             return Err(Refusal::StaleView);
         }
         let now = gateway.world.clock.wall();
-        let identity = gateway.tokens.authenticate(&rule.access, received.headers(), now)?;
+        let identity = gateway.tokens.authenticate(&rule.access, received.headers(), looked, now)?;
         Ok(Self { screened, identity })
     }
 }
@@ -196,18 +243,21 @@ impl Authenticated {
 pub struct Admitted {
     authenticated: Authenticated,
     spent: Spent,
+    /// Its upstream's, among the route's. None: it goes to none.
+    place: Option<usize>,
 }
 
 impl Admitted {
-    /// Spends what its sender is charged.
+    /// Spends what its sender is charged, if there is somewhere to go.
     ///
     /// # Errors
-    /// Over quota, undecided, overloaded.
+    /// Of no part that an upstream holds; over quota, undecided, overloaded.
     pub async fn spend(gateway: &Gateway, authenticated: Authenticated) -> Result<Self, Refusal> {
-        let Routed { received, rule } = &authenticated.screened.routed;
+        let Routed { received, rule, .. } = &authenticated.screened.routed;
         let identity = authenticated.identity.as_deref();
+        let place = rule.place(received, identity)?;
         let spent = Spent::on(&gateway.keeper, gateway, &rule.charges, rule, received, identity).await?;
-        Ok(Self { authenticated, spent })
+        Ok(Self { authenticated, spent, place })
     }
 
     /// Its route.
@@ -220,6 +270,17 @@ impl Admitted {
         &self.spent
     }
 
+    /// The flags that are on for it; none: none is.
+    pub fn flags(&self) -> Option<HeaderValue> {
+        let flags = self.rule().flags.as_ref()?;
+        flags.on(&Asked::of(self.received()), self.authenticated.identity.as_deref())
+    }
+
+    /// Its sender's tenant, if its token names one.
+    pub fn tenant(&self) -> Option<&TenantId> {
+        self.authenticated.identity.as_ref()?.tenant.as_ref()
+    }
+
     /// The request.
     pub fn received(&self) -> &Received {
         &self.authenticated.screened.routed.received
@@ -227,15 +288,7 @@ impl Admitted {
 
     /// Where it goes: to one of its route's upstreams, or nowhere.
     pub fn aim(self) -> Aim {
-        let rule = self.rule();
-        let place = match &rule.split {
-            Some(split) => {
-                let (asked, identity) = (Asked::of(self.received()), self.authenticated.identity.as_deref());
-                Some(split.branch(rule.route.name.as_str(), &asked, identity, self.received().arrival().id))
-            }
-            None => (!rule.upstreams.is_empty()).then_some(0),
-        };
-        match place {
+        match self.place {
             Some(place) => Aim::Upstream(Aimed { admitted: self, place }),
             None => Aim::Here(self),
         }

@@ -29,18 +29,20 @@ use super::freshness::Freshness;
 use super::received::{Received, RequestIds};
 use super::{Gateway, Routes};
 use crate::auth::secrets::Secret;
-use crate::auth::{AccessRule, Tokens};
+use crate::auth::{AccessRule, Bearer, Tokens};
 use crate::connection::{Accepted, ConnectionActor, Entrance, Msg};
 use crate::quota::{Keeper, Ledger};
 use crate::refusal::Refusal;
 use crate::router::Asked;
 use crate::router::compile::{Source, compile};
 use crate::telemetry::Telemetry;
+use crate::upstream::mirror::Mirrors;
 use crate::upstream::pool::Pool;
 use crate::world::small::Small;
 
 mod http2;
 mod messages;
+mod mirrored;
 mod upgrades;
 
 /// What an upstream does with a request: the number of its connection and of the request on it.
@@ -149,7 +151,7 @@ impl Ledger for Nobody {
 struct OneRoute(Arc<RouteRule>);
 
 impl Routes for OneRoute {
-    fn find(&self, received: &Received) -> Result<Arc<RouteRule>, Refusal> {
+    fn find(&self, received: &Received, _: &mut Bearer<'_>) -> Result<Arc<RouteRule>, Refusal> {
         if received.path().starts_with("/v1") {
             return Ok(self.0.clone());
         }
@@ -178,11 +180,17 @@ fn rule(port: u16) -> Arc<RouteRule> {
         rewrite: None,
         upgrades: vec!["websocket".into()],
         headers: Headers::default(),
+        mirror: None,
+        lifecycle: None,
+        flags: vec![],
     };
     Arc::new(RouteRule {
         route,
         upstreams: Box::new([Arc::new(upstream)]),
-        split: None,
+        choice: None,
+        mirror: None,
+        lifecycle: None,
+        flags: None,
         direct: None,
         host: None,
         edits: Default::default(),
@@ -217,16 +225,19 @@ fn gateway(net: Arc<dyn Net>, rule: Arc<RouteRule>, telemetry: &Telemetry) -> Ar
         tls_handshakes_max: 10,
         tls_handshake_timeout: Duration::from_secs(5),
         http2: Default::default(),
+        mirrors_max: 1,
     };
     let (_, views) = watch::channel(Arc::new(View::default()));
     let (_, pushes) = mpsc::channel(1);
+    let (pool, recorder) = (Pool::new(world.clone(), "/keys".into()), telemetry.recorder());
     Arc::new(Gateway {
         routes: Arc::new(OneRoute(rule)),
         freshness: Arc::new(Freshness::new(world.clone(), Box::new(|| Some(BootNs(u64::MAX))))),
         tokens: Tokens::new(10),
         keeper: Keeper::new(world.clone(), Arc::new(Nobody), views, pushes, &limits),
-        pool: Pool::new(world.clone(), "/keys".into()),
-        recorder: telemetry.recorder(),
+        mirrors: Mirrors::new(limits.mirrors_max, pool.clone(), recorder.clone()),
+        pool,
+        recorder,
         warnings: Default::default(),
         ids: RequestIds::new(&world),
         stamp_admissions: false,
@@ -507,7 +518,7 @@ fn acting_after(edit: &str, access: &str) -> Arc<RouteRule> {
         headers: &http::HeaderMap::new(),
         address: [192, 0, 2, 9].into(),
     };
-    published.table.find(&asked).expect("it is the only one").clone()
+    published.table.find(&asked, |_| false).expect("it is the only one").clone()
 }
 
 #[tokio::test(start_paused = true)]

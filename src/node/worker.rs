@@ -18,6 +18,7 @@ use crate::listener::{Budget, Door, GaveUp, Listener};
 use crate::quota::Keeper;
 use crate::router::Routes;
 use crate::telemetry::Telemetry;
+use crate::upstream::mirror::Mirrors;
 use crate::upstream::pool::Pool;
 
 /// What all workers of a node share.
@@ -68,6 +69,9 @@ async fn work(
     budget: Budget,
     mut drain: watch::Receiver<Option<Duration>>,
 ) -> Result<(), String> {
+    let (pool, recorder) =
+        (Pool::new(parts.world.clone(), parts.file.folder.clone()), parts.telemetry.recorder());
+    let mirrors_max = parts.file.limits.mirrors_max;
     let gateway = Arc::new(Gateway {
         limits: parts.file.limits.clone(),
         stamp_admissions: parts.file.stamp_admissions,
@@ -75,8 +79,9 @@ async fn work(
         freshness: parts.freshness,
         tokens: parts.tokens,
         keeper: parts.keeper,
-        pool: Pool::new(parts.world.clone(), parts.file.folder.clone()),
-        recorder: parts.telemetry.recorder(),
+        mirrors: Mirrors::new(mirrors_max, pool.clone(), recorder.clone()),
+        pool,
+        recorder,
         warnings: Default::default(),
         ids: RequestIds::new(&parts.world),
         world: parts.world.clone(),

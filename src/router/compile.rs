@@ -4,12 +4,13 @@
 //! What has not changed since the revision before is shared with it: keys (so that verified tokens stay cached) and
 //! quotas.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cluster::state::ids::{LimitId, Revision};
 use cluster::state::key::{KeyValues, key, limit_id};
 use config::action::{Action, SplitBy};
+use config::flag::{Flag, FlagName};
 use config::gateway::GatewayDocument;
 use config::identity::{Issuer, SecretSource};
 use config::ids::{QuotaName, TenantId, UpstreamName};
@@ -18,14 +19,18 @@ use config::route::{Access, Route};
 use config::upstream::Upstream;
 use http::HeaderValue;
 
+use super::flags::FlagsRule;
+use super::lifecycle::LifecycleRule;
+use super::partition::PartitionRule;
 use super::split::SplitRule;
 use super::table::Table;
 use crate::auth::secrets::Secret;
 use crate::auth::{AccessRule, TokenRule, Verifiers};
 use crate::direct::Direct;
 use crate::edits::FieldEdits;
-use crate::journey::evidence::{ChargeRule, KeyOf, RouteRule};
+use crate::journey::evidence::{ChargeRule, Choice, KeyOf, RouteRule};
 use crate::quota::QuotaRule;
+use crate::upstream::mirror::MirrorRule;
 
 /// Everything that requests read of one revision. Immutable.
 #[derive(Debug)]
@@ -40,6 +45,8 @@ pub struct Published {
     pub quotas: BTreeMap<LimitId, Arc<QuotaRule>>,
     /// What `verifiers` was made of, fingerprints of secrets included.
     issuers: Vec<Issuer>,
+    /// Claims that routes look at, of which `verifiers` keeps the texts.
+    claims: BTreeSet<String>,
 }
 
 /// One revision as the cluster's view has it.
@@ -64,9 +71,16 @@ pub fn compile(
 ) -> Result<Published, String> {
     let document = &source.document;
     document.judge_patterns()?;
+    let claims: BTreeSet<String> =
+        document.routes.iter().flat_map(Route::claims).map(str::to_owned).collect();
     let verifiers = match last {
-        Some(last) if last.issuers == document.issuers => Arc::clone(&last.verifiers),
-        _ => Arc::new(Verifiers::compile(source.revision, &document.issuers, read)?),
+        Some(last) if last.issuers == document.issuers && last.claims == claims => {
+            Arc::clone(&last.verifiers)
+        }
+        _ => {
+            let verifiers = Verifiers::compile(source.revision, &document.issuers, read)?;
+            Arc::new(verifiers.keeping(claims.iter().map(String::as_str)))
+        }
     };
     let quotas: BTreeMap<LimitId, Arc<QuotaRule>> =
         document.quotas.iter().map(|quota| rule_of(quota, last)).collect();
@@ -76,6 +90,7 @@ pub fn compile(
         upstreams: document.upstreams.iter().map(|up| (up.name.clone(), Arc::new(up.clone()))).collect(),
         quotas: document.quotas.iter().map(|quota| (quota.name.clone(), Arc::new(quota.clone()))).collect(),
         rules: &quotas,
+        flags: document.flags.iter().map(|flag| (flag.name.clone(), Arc::new(flag.clone()))).collect(),
     };
     let mut mistakes = Vec::new();
     let mut rules = Vec::with_capacity(document.routes.len());
@@ -90,7 +105,7 @@ pub fn compile(
     }
     let table = Table::new(rules.iter().map(|rule| (&rule.route, Arc::clone(rule))));
     let issuers = document.issuers.clone();
-    Ok(Published { revision: source.revision, table, verifiers, quotas, issuers })
+    Ok(Published { revision: source.revision, table, verifiers, quotas, issuers, claims })
 }
 
 /// A quota's rule; the last revision's own if nothing about it has changed.
@@ -113,6 +128,7 @@ struct Compiler<'a> {
     upstreams: BTreeMap<UpstreamName, Arc<Upstream>>,
     quotas: BTreeMap<QuotaName, Arc<Quota>>,
     rules: &'a BTreeMap<LimitId, Arc<QuotaRule>>,
+    flags: BTreeMap<FlagName, Arc<Flag>>,
 }
 
 impl Compiler<'_> {
@@ -123,12 +139,27 @@ impl Compiler<'_> {
             self.upstreams.get(name).cloned().ok_or_else(|| format!("no upstream is called {name}"))
         };
         let upstreams = route.upstreams().map(upstream).collect::<Result<_, _>>()?;
-        let (split, direct) = match &route.action {
+        let (choice, direct) = match &route.action {
             Action::Upstream(_) => (None, None),
-            Action::Split(split) => (Some(SplitRule::compile(split, self.source.secret)?), None),
+            Action::Split(split) => {
+                (Some(Choice::Split(SplitRule::compile(split, self.source.secret)?)), None)
+            }
+            Action::Partition(partition) => {
+                (Some(Choice::Partition(PartitionRule::compile(partition))), None)
+            }
             Action::Redirect(redirect) => (None, Some(Direct::redirect(redirect)?)),
             Action::Respond(respond) => (None, Some(Direct::respond(respond)?)),
         };
+        let mirror = match &route.mirror {
+            Some(mirror) => {
+                Some(MirrorRule::new(mirror.clone(), upstream(&mirror.upstream)?, self.source.secret))
+            }
+            None => None,
+        };
+        let flag = |name: &FlagName| {
+            self.flags.get(name).cloned().ok_or_else(|| format!("no flag is called {name}"))
+        };
+        let flags = route.flags.iter().map(flag).collect::<Result<_, _>>()?;
         let (mut screens, mut charges) = (Vec::new(), Vec::new());
         let mut parts = Vec::new();
         let mut seen = Vec::new();
@@ -142,6 +173,9 @@ impl Compiler<'_> {
             seen.push(rule.quota.limit_id);
             parts.extend_from_slice(&quota.key);
             if quota.is_screen() { screens.push(rule) } else { charges.push(rule) }
+        }
+        if route.access == Access::Public && route.claims().next().is_some() {
+            return Err("found claims on a public route, wanted access by token".to_owned());
         }
         let by = split_part(&route.action);
         if route.access == Access::Public && by.is_some() {
@@ -158,7 +192,10 @@ impl Compiler<'_> {
         Ok(RouteRule {
             route: route.clone(),
             upstreams,
-            split,
+            choice,
+            mirror,
+            flags: FlagsRule::new(flags, self.source.secret),
+            lifecycle: route.lifecycle.as_ref().map(LifecycleRule::compile).transpose()?,
             direct,
             host: host_of(route)?,
             edits: [
@@ -208,7 +245,8 @@ fn split_part(action: &Action) -> Option<KeyPart> {
             SplitBy::Client => Some(KeyPart::Client),
             SplitBy::Address | SplitBy::Request => None,
         },
-        Action::Upstream(_) | Action::Redirect(_) | Action::Respond(_) => None,
+        // Who has no tenant is of another part.
+        Action::Upstream(_) | Action::Partition(_) | Action::Redirect(_) | Action::Respond(_) => None,
     }
 }
 

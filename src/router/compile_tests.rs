@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use config::action::{Branch, Headers, Respond, Split};
+use config::action::{Branch, Headers, Partition, PartitionBy, Respond, Split};
 use config::identity::{Algorithm, Key, KeyMaterial};
 use config::ids::{IssuerName, RouteName};
 use config::path::Path;
@@ -73,6 +73,9 @@ pub(in super::super) fn document() -> GatewayDocument {
             rewrite: None,
             upgrades: vec![],
             headers: Headers::default(),
+            mirror: None,
+            lifecycle: None,
+            flags: vec![],
         }],
         ..GatewayDocument::default()
     }
@@ -96,7 +99,7 @@ pub(in super::super) fn find(published: &Published) -> &Arc<RouteRule> {
         headers: &HeaderMap::new(),
         address: IpAddr::from([127, 0, 0, 1]),
     };
-    published.table.find(&asked).expect("the route")
+    published.table.find(&asked, |_| false).expect("the route")
 }
 
 fn refused(document: GatewayDocument) -> String {
@@ -158,6 +161,27 @@ fn changed_keys_make_new_verifiers() {
     changed.issuers[0].keys[0].kid = Some("new".into());
     let second = compiled(2, changed, Some(&first));
     assert_ne!(first.verifiers.since(), second.verifiers.since());
+}
+
+#[test]
+fn verifiers_keep_the_claims_that_routes_look_at_and_are_new_when_those_change() {
+    // given a revision whose route looks at a claim, and one more that parts by another
+    let first = compiled(1, document(), None);
+    let mut by_plan = document();
+    by_plan.routes[0].matches.claims = [("plan".to_owned(), vec!["gold".to_owned()])].into();
+    let second = compiled(2, by_plan.clone(), Some(&first));
+    let upstreams = [("eu".to_owned(), document().upstreams[0].name.clone())].into();
+    let by = PartitionBy::Claim("region".into());
+    by_plan.routes[0].action = Action::Partition(Partition { by, upstreams, otherwise: None });
+    let third = compiled(3, by_plan.clone(), Some(&second));
+    // then tokens that were verified before, whose claims are not known, are verified again
+    let since = [&first, &second, &third].map(|published| published.verifiers.since().0);
+    assert_eq!(since, [1, 2, 3]);
+    assert_eq!(compiled(4, by_plan.clone(), Some(&third)).verifiers.since().0, 3);
+    // and a public route has no claims to look at
+    by_plan.routes[0].access = Access::Public;
+    by_plan.routes[0].charges.clear();
+    assert!(refused(by_plan).contains("claims on a public route"));
 }
 
 #[test]

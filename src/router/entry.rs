@@ -29,6 +29,7 @@ struct Rank {
     headers: usize,
     query: usize,
     cookies: usize,
+    claims: usize,
     sources: bool,
 }
 
@@ -72,6 +73,8 @@ pub enum Unmet<'e> {
     Cookie(&'e str, &'e Condition),
     /// The client's address.
     Source,
+    /// The token's claim of this name, and its texts that would do.
+    Claim(&'e str, &'e [String]),
 }
 
 impl<T> Entry<T> {
@@ -92,6 +95,7 @@ impl<T> Entry<T> {
             headers: matches.headers.len(),
             query: matches.query.len(),
             cookies: matches.cookies.len(),
+            claims: matches.claims.len(),
             sources: !matches.sources.is_empty(),
         };
         Self { name: route.name.clone(), matches: matches.clone(), rank, value }
@@ -107,7 +111,24 @@ impl<T> Entry<T> {
         &self.matches
     }
 
-    /// Whether it takes a request whose path leads to it and whose host is one of its.
+    /// What the route yields.
+    pub fn value(&self) -> &T {
+        &self.value
+    }
+
+    /// Whether it looks at the token.
+    pub(super) fn has_claims(&self) -> bool {
+        !self.matches.claims.is_empty()
+    }
+
+    /// The first claim of which the token has no text that would do.
+    pub(super) fn unmet_claim(&self, has: impl Fn(&str, &str) -> bool) -> Option<Unmet<'_>> {
+        let mut claims = self.matches.claims.iter();
+        let unmet = claims.find(|(name, texts)| !texts.iter().any(|text| has(name, text)));
+        unmet.map(|(name, texts)| Unmet::Claim(name, texts))
+    }
+
+    /// Whether it takes a request, claims aside, whose path leads to it and whose host is one of its.
     pub(super) fn takes(&self, asked: &Asked<'_>) -> bool {
         self.fits_method(asked.method) && self.fits_path(asked.path) && self.unmet(asked).is_none()
     }
@@ -125,7 +146,7 @@ impl<T> Entry<T> {
         methods.is_empty() || methods.iter().any(|it| it == method)
     }
 
-    /// The first condition that does not hold, path, host and method aside.
+    /// The first condition that does not hold, path, host, method and claims aside.
     pub(super) fn unmet(&self, asked: &Asked<'_>) -> Option<Unmet<'_>> {
         let Match { headers, query, cookies, sources, .. } = &self.matches;
         let mut header = headers.iter().filter(|(name, wanted)| !fits(wanted, asked.header(name)));
@@ -166,6 +187,8 @@ pub enum Preference {
     Query,
     /// More conditions on cookies.
     Cookies,
+    /// More conditions on claims.
+    Claims,
     /// Named sources.
     Sources,
     /// The first by name.
@@ -185,6 +208,7 @@ impl fmt::Display for Preference {
             Self::Headers => "it has more conditions on headers",
             Self::Query => "it has more conditions on the query",
             Self::Cookies => "it has more conditions on cookies",
+            Self::Claims => "it has more conditions on claims",
             Self::Sources => "it names sources",
             Self::Name => "its name is the first",
         })
@@ -214,7 +238,7 @@ impl<'e, T> Candidate<'e, T> {
     }
 
     /// The order of routes, the preferred first.
-    const ORDER: [Step<T>; 12] = [
+    const ORDER: [Step<T>; 13] = [
         (Preference::Priority, |a, b| b.entry.rank.priority.cmp(&a.entry.rank.priority)),
         (Preference::ExactPath, |a, b| {
             let exact = |it: &Candidate<'_, T>| Reverse(it.entry.rank.kind == Kind::Exact);
@@ -228,6 +252,7 @@ impl<'e, T> Candidate<'e, T> {
         (Preference::Headers, |a, b| b.entry.rank.headers.cmp(&a.entry.rank.headers)),
         (Preference::Query, |a, b| b.entry.rank.query.cmp(&a.entry.rank.query)),
         (Preference::Cookies, |a, b| b.entry.rank.cookies.cmp(&a.entry.rank.cookies)),
+        (Preference::Claims, |a, b| b.entry.rank.claims.cmp(&a.entry.rank.claims)),
         (Preference::Sources, |a, b| b.entry.rank.sources.cmp(&a.entry.rank.sources)),
         (Preference::Name, |a, b| a.entry.name.cmp(&b.entry.name)),
     ];

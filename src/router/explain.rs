@@ -27,8 +27,18 @@ pub enum Why<'t> {
 
 impl<T> Table<T> {
     /// Why the route that takes the request does, and others do not. Looks at every route.
-    pub fn explain<'t>(&'t self, asked: &Asked<'_>) -> Explanation<'t, T> {
-        let (found, _) = self.search(asked);
+    ///
+    /// - `claims`: claim → texts, of a token that is good wherever it is wanted.
+    pub fn explain<'t>(
+        &'t self,
+        asked: &Asked<'_>,
+        claims: &BTreeMap<String, Vec<String>>,
+    ) -> Explanation<'t, T> {
+        let has =
+            |name: &str, text: &str| claims.get(name).is_some_and(|texts| texts.iter().any(|it| it == text));
+        let agrees = |entry: &Entry<T>| entry.unmet_claim(has).is_none();
+        let (searched, _) = self.search(asked, &mut { agrees });
+        let found = searched.best;
         let mut with_path = BTreeSet::new();
         self.walk(asked.path, &mut |shelf| {
             with_path.extend(shelf.all().filter(|place| self.entries[*place].fits_path(asked.path)));
@@ -51,7 +61,7 @@ impl<T> Table<T> {
                 _ if !fits_path => Some(Unmet::Path),
                 None => Some(Unmet::Host),
                 Some(_) if !entry.fits_method(asked.method) => Some(Unmet::Method),
-                Some(_) => entry.unmet(asked),
+                Some(_) => entry.unmet(asked).or_else(|| entry.unmet_claim(has)),
             };
             let why = match (unmet, host, found) {
                 (None, Some(host), Some(found)) => Why::Lost(found.compare(&Candidate { entry, host }).1),
@@ -59,14 +69,21 @@ impl<T> Table<T> {
             };
             others.push((entry, why));
         }
-        let winner = found.map(|found| found.entry).ok_or_else(|| self.no_match(asked));
+        let winner = found
+            .map(|found| found.entry)
+            .ok_or_else(|| self.no_match(asked, searched.lacks_claims, &mut { agrees }));
         Explanation { winner, others }
     }
 }
 
 impl Unmet<'_> {
     /// The condition's place in a match, what the request has there, and what `entry` wants.
-    pub fn tell<T>(self, entry: &Entry<T>, asked: &Asked<'_>) -> String {
+    pub fn tell<T>(
+        self,
+        entry: &Entry<T>,
+        asked: &Asked<'_>,
+        claims: &BTreeMap<String, Vec<String>>,
+    ) -> String {
         let matches = entry.matches();
         let list = |texts: &[String]| texts.join(", ");
         let (key, found, wanted) = match self {
@@ -87,6 +104,12 @@ impl Unmet<'_> {
             Self::Source => {
                 let nets: Vec<String> = matches.sources.iter().map(ToString::to_string).collect();
                 ("sources".to_owned(), asked.address.to_string(), list(&nets))
+            }
+            Self::Claim(name, wanted) => {
+                let found = claims.get(name).into_iter().flatten();
+                let found = values(found.map(|text| Some(Cow::Borrowed(text.as_str()))));
+                let wanted: Vec<String> = wanted.iter().map(|text| format!("{text:?}")).collect();
+                (format!("claims.{name}"), found, wanted.join(" or "))
             }
         };
         format!("{key}: found {found}, wanted {wanted}")

@@ -22,7 +22,9 @@ use tracing::{error, info, warn};
 
 use super::asked::Asked;
 use super::compile::{Published, Source, compile};
-use crate::auth::secrets;
+use super::entry::Entry;
+use super::table::NoMatch;
+use crate::auth::{AccessRule, Bearer, secrets};
 use crate::journey;
 use crate::journey::evidence::RouteRule;
 use crate::journey::received::Received;
@@ -87,11 +89,23 @@ impl Routes {
 }
 
 impl journey::Routes for Routes {
-    fn find(&self, received: &Received) -> Result<Arc<RouteRule>, Refusal> {
+    fn find(&self, received: &Received, bearer: &mut Bearer<'_>) -> Result<Arc<RouteRule>, Refusal> {
         let published = self.shared.published.load();
         let published = published.as_ref().ok_or(Refusal::NoConfiguration)?;
         let (method, path) = (received.method(), received.path());
-        match published.table.find(&Asked::of(received)) {
+        let agrees = |entry: &Entry<Arc<RouteRule>>| {
+            let AccessRule::Token(rule) = &entry.value().access else { return false };
+            let identity = bearer.look(&rule.verifiers).identity().ok().filter(|who| rule.knows(who));
+            identity.is_some_and(|who| entry.unmet_claim(|claim, text| who.has(claim, text)).is_none())
+        };
+        let found = published.table.find(&Asked::of(received), agrees);
+        // With a good token it might be let in. Whose is good and says something else has come to the wrong place.
+        if let Err(NoMatch { lacks_claims: true, .. }) = &found
+            && let Err(refusal) = bearer.look(&published.verifiers).identity()
+        {
+            return Err(refusal.clone().into());
+        }
+        match found {
             Ok(rule) => Ok(Arc::clone(rule)),
             Err(none) if none.allowed.is_empty() => {
                 Err(Refusal::NoRoute { method: method.clone(), path: path.to_owned() })

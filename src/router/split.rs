@@ -4,7 +4,7 @@
 //! order, cover that line by their weights. So every node chooses alike, and weights that change move only what lies
 //! between the old and the new ends.
 
-use cluster::state::key::{Drawn, share};
+use cluster::state::key::{Draw, Drawn, share};
 use config::action::{ChosenBy, Split, SplitBy};
 
 use super::asked::Asked;
@@ -58,7 +58,7 @@ impl SplitRule {
             // Numbers are drawn from the world's chance.
             SplitBy::Request => Drawn::Request(id.0),
         };
-        self.at(share(&self.secret, route, drawn))
+        self.at(share(&self.secret, Draw::Split(route), drawn))
     }
 
     /// The branch that the request names itself.
@@ -124,6 +124,7 @@ mod tests {
                 tenant,
                 client: None,
                 scopes: Box::new([]),
+                claims: Default::default(),
             };
             rule.branch(
                 "shop",

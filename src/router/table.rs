@@ -9,7 +9,7 @@
 //! 4. a template before a prefix before a regular expression;
 //! 5. the closest host: itself before the longer wildcard before the shorter one before any;
 //! 6. named methods before any;
-//! 7. more conditions on headers, then on the query, then on cookies;
+//! 7. more conditions on headers, then on the query, then on cookies, then on claims;
 //! 8. named sources before any;
 //! 9. the first by name.
 //!
@@ -68,6 +68,16 @@ pub(super) struct Shelf {
 pub struct NoMatch {
     /// Methods with which a route would take all the rest of it; sorted. Empty: no route takes it at all.
     pub allowed: Vec<String>,
+    /// Whether a route takes it but for the claims of its token.
+    pub lacks_claims: bool,
+}
+
+/// What a search of the table has come to.
+pub(super) struct Search<'t, T> {
+    /// The best of the routes that take the request.
+    pub(super) best: Option<Candidate<'t, T>>,
+    /// Whether a route would that the token does not agree with.
+    pub(super) lacks_claims: bool,
 }
 
 impl<T> Table<T> {
@@ -124,16 +134,27 @@ impl<T> Table<T> {
 
     /// The route that takes the request.
     ///
+    /// - `agrees`: whether the request's token has the claims that a route wants. Asked only of a route that wants some, takes
+    ///   all else of the request, and would win; so no token is looked at for others.
+    ///
     /// # Errors
     /// [`NoMatch`], with the methods that would do.
-    pub fn find(&self, asked: &Asked<'_>) -> Result<&T, NoMatch> {
-        let (found, _) = self.search(asked);
-        found.map(|it| &it.entry.value).ok_or_else(|| self.no_match(asked))
+    pub fn find(&self, asked: &Asked<'_>, mut agrees: impl FnMut(&Entry<T>) -> bool) -> Result<&T, NoMatch> {
+        let (found, _) = self.search(asked, &mut agrees);
+        match found.best {
+            Some(best) => Ok(&best.entry.value),
+            None => Err(self.no_match(asked, found.lacks_claims, &mut agrees)),
+        }
     }
 
-    /// The best of the routes that take the request, and how many were looked at.
-    pub(super) fn search(&self, asked: &Asked<'_>) -> (Option<Candidate<'_, T>>, usize) {
+    /// What it has come to, and how many routes were looked at.
+    pub(super) fn search(
+        &self,
+        asked: &Asked<'_>,
+        agrees: &mut impl FnMut(&Entry<T>) -> bool,
+    ) -> (Search<'_, T>, usize) {
         let (mut best, mut looked): (Option<Candidate<'_, T>>, usize) = (None, 0);
+        let mut lacks_claims = false;
         self.walk(asked.path, &mut |shelf| {
             for (host, places) in shelf.of_host(asked.host) {
                 for place in places {
@@ -142,27 +163,38 @@ impl<T> Table<T> {
                     if best.is_some_and(|best| next.compare(&best).0 != Ordering::Less) {
                         break;
                     }
-                    if next.entry.takes(asked) {
-                        best = Some(next);
-                        break;
+                    if !next.entry.takes(asked) {
+                        continue;
                     }
+                    if next.entry.has_claims() && !agrees(next.entry) {
+                        lacks_claims = true;
+                        continue;
+                    }
+                    best = Some(next);
+                    break;
                 }
             }
         });
-        (best, looked)
+        (Search { best, lacks_claims }, looked)
     }
 
-    pub(super) fn no_match(&self, asked: &Asked<'_>) -> NoMatch {
+    pub(super) fn no_match(
+        &self,
+        asked: &Asked<'_>,
+        lacks_claims: bool,
+        agrees: &mut impl FnMut(&Entry<T>) -> bool,
+    ) -> NoMatch {
         let mut methods = BTreeSet::new();
         self.walk(asked.path, &mut |shelf| {
             for (_, places) in shelf.of_host(asked.host) {
                 let entries = places.iter().map(|place| &self.entries[*place]);
                 let fitting =
                     entries.filter(|entry| entry.fits_path(asked.path) && entry.unmet(asked).is_none());
+                let fitting = fitting.filter(|entry| !entry.has_claims() || agrees(entry));
                 methods.extend(fitting.flat_map(|entry| &entry.matches().methods));
             }
         });
-        NoMatch { allowed: methods.into_iter().cloned().collect() }
+        NoMatch { allowed: methods.into_iter().cloned().collect(), lacks_claims }
     }
 
     /// Every shelf, whatever the path.

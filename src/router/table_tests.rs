@@ -26,13 +26,16 @@ struct Question {
     query: Option<String>,
     headers: HeaderMap,
     address: IpAddr,
+    /// Of its token, which is good.
+    claims: BTreeMap<String, Vec<String>>,
 }
 
 impl Question {
     fn get(host: &str, path: &str) -> Self {
         let (host, path) = (host.to_owned(), path.to_owned());
         let address = IpAddr::from([10, 0, 0, 7]);
-        Self { method: "GET", host, path, query: None, headers: HeaderMap::new(), address }
+        let claims = BTreeMap::new();
+        Self { method: "GET", host, path, query: None, headers: HeaderMap::new(), address, claims }
     }
 
     fn header(mut self, name: &str, value: &[u8]) -> Self {
@@ -41,17 +44,32 @@ impl Question {
         self
     }
 
+    fn claim(mut self, name: &str, text: &str) -> Self {
+        self.claims.entry(name.to_owned()).or_default().push(text.to_owned());
+        self
+    }
+
+    /// Whether its token agrees with a route.
+    fn agrees<T>(&self, entry: &Entry<T>) -> bool {
+        let has =
+            |name: &str, text: &str| self.claims.get(name).is_some_and(|it| it.contains(&text.to_owned()));
+        entry.unmet_claim(has).is_none()
+    }
+
     fn asked(&self) -> Asked<'_> {
-        let Self { method, host, path, query, headers, address } = self;
+        let Self { method, host, path, query, headers, address, .. } = self;
         Asked { method, host, path, query: query.as_deref(), headers, address: *address }
     }
 }
 
 /// Routes as the document writes them: name → the rest.
 fn routes(rest: &[(&str, &str)]) -> Vec<Route> {
-    let mut text = "upstreams: {u: {endpoints: \"http://127.0.0.1:9000\"}}\nroutes:\n".to_owned();
+    let mut text = "upstreams: {u: {endpoints: \"http://127.0.0.1:9000\"}}\n\
+        issuers: {i: {issuer: i, audiences: [a], keys: [{algorithm: HS256, secret: {file: s}}]}}\nroutes:\n"
+        .to_owned();
     for (name, rest) in rest {
-        text.push_str(&format!("  - {{name: {name}, upstream: u, access: public, {rest}}}\n"));
+        let access = if rest.contains("claims:") { "{issuers: [i]}" } else { "public" };
+        text.push_str(&format!("  - {{name: {name}, upstream: u, access: {access}, {rest}}}\n"));
     }
     config::gateway::parse(&text).unwrap_or_else(|mistakes| panic!("{mistakes:#?}")).value.routes
 }
@@ -62,7 +80,7 @@ fn table(routes: &[Route]) -> Table<String> {
 
 /// The name of the route that takes a request, or `none`, or the methods that would do.
 fn winner(table: &Table<String>, question: &Question) -> String {
-    match table.find(&question.asked()) {
+    match table.find(&question.asked(), |entry| question.agrees(entry)) {
         Ok(name) => name.clone(),
         Err(none) if none.allowed.is_empty() => "none".to_owned(),
         Err(none) => none.allowed.join(", "),
@@ -199,6 +217,48 @@ fn a_source_is_the_connections_other_end() {
 }
 
 #[test]
+fn a_claim_is_had_in_one_of_its_texts() {
+    let table = table(&routes(&[
+        ("gold", "match: {path: /, claims: {plan: gold, region: [eu, us]}}"),
+        ("some", "match: {path: /, claims: {plan: [gold, silver]}}"),
+        ("all", "match: {path: /}"),
+    ]));
+    let get = || Question::get("h", "/");
+    assert_eq!(winner(&table, &get()), "all");
+    assert_eq!(winner(&table, &get().claim("plan", "gold").claim("region", "us")), "gold");
+    assert_eq!(winner(&table, &get().claim("plan", "gold").claim("region", "asia")), "some");
+    assert_eq!(winner(&table, &get().claim("plan", "x").claim("plan", "silver")), "some");
+    assert_eq!(winner(&table, &get().claim("plan", "Gold")), "all");
+}
+
+#[test]
+fn a_token_is_looked_at_only_where_a_route_with_claims_would_win() {
+    let table = table(&routes(&[
+        ("gold", "match: {path: /a, claims: {plan: gold}}"),
+        ("by-header", "match: {path: /a/b, headers: {x: '1'}}"),
+        ("get", "match: {path: /c, methods: [GET], claims: {plan: gold}}"),
+    ]));
+    let looks = |question: &Question| {
+        let mut count = 0;
+        let found = table.find(&question.asked(), |entry| {
+            count += 1;
+            question.agrees(entry)
+        });
+        (found.cloned().map_err(|none| (none.allowed.join(" "), none.lacks_claims)), count)
+    };
+    let get = |path| Question::get("h", path);
+    // another path, and a route that is preferred anyway
+    assert_eq!(looks(&get("/b")), (Err((String::new(), false)), 0));
+    assert_eq!(looks(&get("/a/b").header("x", b"1")), (Ok("by-header".to_owned()), 0));
+    assert_eq!(looks(&get("/a/b").claim("plan", "gold")), (Ok("gold".to_owned()), 1));
+    // where it decides, whoever lacks the claim is told of it, and learns of no methods
+    assert_eq!(looks(&get("/a")).0, Err((String::new(), true)));
+    let put = Question { method: "PUT", ..get("/c") };
+    assert_eq!(looks(&put).0, Err((String::new(), false)));
+    assert_eq!(looks(&put.claim("plan", "gold")).0, Err(("GET".to_owned(), false)));
+}
+
+#[test]
 fn each_rule_of_the_order_decides_when_those_before_it_do_not() {
     // given for each rule a route that it prefers, and one that all rules behind it would prefer
     let cases = [
@@ -234,16 +294,21 @@ fn each_rule_of_the_order_decides_when_those_before_it_do_not() {
         ),
         (
             "match: {path: /a, cookies: {b: {present: false}}}",
-            "match: {path: /a, sources: [10.0.0.0/8]}",
+            "match: {path: /a, claims: {plan: gold}}",
             Preference::Cookies,
+        ),
+        (
+            "match: {path: /a, claims: {plan: gold}}",
+            "match: {path: /a, sources: [10.0.0.0/8]}",
+            Preference::Claims,
         ),
         ("match: {path: /a, sources: [10.0.0.0/8]}", "match: {path: /a}", Preference::Sources),
     ];
     for (better, worse, preference) in cases {
         // when the preferred one has the later name, and comes second
         let table = table(&routes(&[("a", worse), ("b", better)]));
-        let question = Question::get("h.x", "/a/b");
-        let explained = table.explain(&question.asked());
+        let question = Question::get("h.x", "/a/b").claim("plan", "gold");
+        let explained = table.explain(&question.asked(), &question.claims);
         // then it wins, by that rule
         assert_eq!(winner(&table, &question), "b", "{better}");
         assert_eq!(explained.winner.map(|entry| entry.name().to_string()).as_deref(), Ok("b"));
@@ -255,7 +320,7 @@ fn each_rule_of_the_order_decides_when_those_before_it_do_not() {
         ("a", "match: {path: /a, headers: {y: {present: false}}}"),
     ]));
     let question = Question::get("h", "/a");
-    assert_eq!(alike.explain(&question.asked()).others[0].1, Why::Lost(Preference::Name));
+    assert_eq!(alike.explain(&question.asked(), &question.claims).others[0].1, Why::Lost(Preference::Name));
     assert_eq!(winner(&alike, &question), "a");
 }
 
@@ -327,7 +392,7 @@ fn ten_thousand_routes_in_any_order_give_the_same_winners_after_a_few_looks() {
     let winners = |routes: &[Route]| -> Vec<String> {
         let table = table(routes);
         let found = |question: &Question| {
-            let (_, looked) = table.search(&question.asked());
+            let (_, looked) = table.search(&question.asked(), &mut |_| true);
             // A path reaches a few nodes with a few routes each, whatever the others are.
             assert!(looked <= 12, "{looked} routes were looked at for {question:?}");
             winner(&table, question)
@@ -355,10 +420,17 @@ const VALUES: [(&str, Option<&str>); 5] =
 
 /// The reference: tries every route, and says what the words on top of the table say.
 fn naive(routes: &[Sized], question: &Question) -> Result<String, NoMatch> {
-    let here = || routes.iter().filter(|(route, ..)| naive_but_method(&route.matches, question));
+    let but_claims = || routes.iter().filter(|(route, ..)| naive_but_method(&route.matches, question));
+    let agrees = |(route, ..): &&Sized| {
+        route.matches.claims.iter().all(|(name, wanted)| {
+            question.claims.get(name).into_iter().flatten().any(|text| wanted.contains(text))
+        })
+    };
+    let here = || but_claims().filter(agrees);
     let takes = |(route, ..): &&Sized| {
         route.matches.methods.is_empty() || route.matches.methods.iter().any(|it| it == question.method)
     };
+    let lacks_claims = but_claims().filter(takes).any(|it| !agrees(&it));
     let best = here().filter(takes).min_by_key(|(route, literals, segments)| {
         let it = &route.matches;
         let kind = ["template", "prefix", "regex"].iter().position(|kind| *kind == it.path.kind());
@@ -366,11 +438,13 @@ fn naive(routes: &[Sized], question: &Question) -> Result<String, NoMatch> {
         let host = host.map(|host| if host.starts_with('*') { host.len() } else { 1_000 }).max();
         let path = (it.path.kind() != "exact", Reverse(*literals), Reverse(*segments), kind);
         let conditions = (Reverse(it.headers.len()), Reverse(it.query.len()), Reverse(it.cookies.len()));
+        let conditions = (conditions, Reverse(it.claims.len()));
         let named = (Reverse(host), it.methods.is_empty(), conditions, it.sources.is_empty());
         (Reverse(route.priority), path, named, route.name.clone())
     });
     let allowed: BTreeSet<String> = here().flat_map(|(route, ..)| route.matches.methods.clone()).collect();
-    best.map(|(route, ..)| route.name.to_string()).ok_or(NoMatch { allowed: allowed.into_iter().collect() })
+    best.map(|(route, ..)| route.name.to_string())
+        .ok_or(NoMatch { allowed: allowed.into_iter().collect(), lacks_claims })
 }
 
 fn naive_host(wanted: &str, host: &str) -> bool {
@@ -479,6 +553,12 @@ fn conditions() -> impl Strategy<Value = BTreeMap<String, Condition>> {
     option::weighted(0.3, some).prop_map(Option::unwrap_or_default)
 }
 
+/// Names and texts of claims.
+fn claims() -> impl Strategy<Value = BTreeMap<String, Vec<String>>> {
+    let some = btree_map("[xy]", vec("[12]", 1..3), 1..3);
+    option::weighted(0.3, some).prop_map(Option::unwrap_or_default)
+}
+
 fn all_routes() -> impl Strategy<Value = Vec<Sized>> {
     let hosts = vec(select(vec!["h.x", "g.h.x", "*.x", "*.h.x", "i"]), 0..3);
     let hosts = option::weighted(0.4, hosts).prop_map(Option::unwrap_or_default);
@@ -487,11 +567,12 @@ fn all_routes() -> impl Strategy<Value = Vec<Sized>> {
     let sources = vec(select(vec!["10.0.0.0/8", "10.1.0.0/16", "::/0"]), 0..2);
     let sources = option::weighted(0.3, sources).prop_map(Option::unwrap_or_default);
     let priority = prop_oneof![3 => Just(0), 1 => -1..=1_i16];
-    let one = (paths(), hosts, methods, (conditions(), conditions(), conditions()), sources, priority);
+    let conditions = (conditions(), conditions(), conditions(), claims());
+    let one = (paths(), hosts, methods, conditions, sources, priority);
     vec(one, 0..16).prop_map(|all| {
         let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect();
         let made = |(number, (path, hosts, methods, conditions, sources, priority)): (usize, _)| {
-            let ((path, literals, segments), (headers, query, cookies)) = (path, conditions);
+            let ((path, literals, segments), (headers, query, cookies, claims)) = (path, conditions);
             let sources: Vec<&str> = sources;
             let sources = sources.iter().map(|net| net.parse().expect("a network")).collect();
             let matches = Match {
@@ -502,6 +583,7 @@ fn all_routes() -> impl Strategy<Value = Vec<Sized>> {
                 query,
                 cookies,
                 sources,
+                claims,
             };
             let route = Route {
                 name: RouteName::parse(&format!("r{number}")).expect("a name"),
@@ -515,6 +597,9 @@ fn all_routes() -> impl Strategy<Value = Vec<Sized>> {
                 rewrite: None,
                 upgrades: vec![],
                 headers: Headers::default(),
+                mirror: None,
+                lifecycle: None,
+                flags: vec![],
             };
             (route, literals, segments)
         };
@@ -537,10 +622,10 @@ fn questions() -> impl Strategy<Value = Question> {
     let addresses = ["10.0.0.1", "10.1.0.1", "192.0.2.1", "::1", "::ffff:10.0.0.1"];
     let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().expect("an address")).collect();
     let methods = select(vec!["GET", "PUT", "POST", "DELETE"]);
-    (methods, select(hosts), path, query, headers, cookies, select(addresses)).prop_map(
-        move |(method, host, path, query, headers, cookies, address)| {
+    (methods, select(hosts), path, query, headers, cookies, (select(addresses), claims())).prop_map(
+        move |(method, host, path, query, headers, cookies, (address, claims))| {
             let query = (!query.is_empty()).then(|| pairs(query, "&"));
-            let mut question = Question { method, query, address, ..Question::get(host, &path) };
+            let mut question = Question { method, query, address, claims, ..Question::get(host, &path) };
             for (name, value) in headers {
                 question = question.header(&name, value.as_bytes());
             }
@@ -560,10 +645,10 @@ proptest! {
         let plain: Vec<Route> = routes.iter().map(|(route, ..)| route.clone()).collect();
         let table = table(&plain);
         for question in asked {
-            let found = table.find(&question.asked()).cloned();
+            let found = table.find(&question.asked(), |entry| question.agrees(entry)).cloned();
             prop_assert_eq!(&found, &naive(&routes, &question), "{:?}", question);
             // and what is explained is what happens
-            let explained = table.explain(&question.asked());
+            let explained = table.explain(&question.asked(), &question.claims);
             prop_assert_eq!(explained.winner.map(|entry| entry.name().to_string()), found);
         }
     }
@@ -573,6 +658,6 @@ proptest! {
         let plain: Vec<Route> = routes.into_iter().map(|(route, ..)| route).collect();
         let reversed: Vec<Route> = plain.iter().rev().cloned().collect();
         let (one, other) = (table(&plain), table(&reversed));
-        prop_assert_eq!(one.find(&question.asked()), other.find(&question.asked()));
+        prop_assert_eq!(one.find(&question.asked(), |it| question.agrees(it)), other.find(&question.asked(), |it| question.agrees(it)));
     }
 }

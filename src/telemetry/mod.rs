@@ -3,13 +3,17 @@
 //! A recorder's lock is taken by its own thread for each answer and by a reader now and then, so it is practically never
 //! contended.
 
+pub mod callers;
 mod recorder;
 mod render;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use config::ids::{RouteName, VersionName};
 use parking_lot::Mutex;
 
+use callers::Callers;
 use recorder::Tally;
 pub use recorder::{Answer, Recorder};
 
@@ -65,6 +69,11 @@ impl Telemetry {
     /// All figures in Prometheus' text format, version 0.0.4.
     pub fn render_prometheus(&self) -> String {
         render::prometheus(&self.tally())
+    }
+
+    /// Who calls which version of which route.
+    pub fn callers(&self) -> BTreeMap<(RouteName, VersionName), Callers> {
+        self.tally().callers
     }
 
     fn tally(&self) -> Tally {

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use config::ids::{RouteName, UpstreamName};
+use cluster::world::UnixMs;
+use config::ids::{RouteName, TenantId, UpstreamName, VersionName};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
 use super::Summary;
+use super::callers::Callers;
 
 /// An answer, as far as figures care.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +78,10 @@ pub(super) struct Tally {
     pub(super) routes: BTreeMap<RouteName, Answers>,
     /// Of routes with several upstreams; bounded likewise.
     pub(super) branches: BTreeMap<RouteName, Branches>,
+    /// Copies of requests by what became of them; bounded likewise.
+    pub(super) mirrors: BTreeMap<RouteName, BTreeMap<&'static str, u64>>,
+    /// Who calls the versions of routes that have one; bounded likewise.
+    pub(super) callers: BTreeMap<(RouteName, VersionName), Callers>,
     /// Requests that met no route.
     pub(super) elsewhere: Answers,
     pub(super) upstream: Latency,
@@ -186,6 +192,19 @@ impl Recorder {
         tally.added.record(answer.total.saturating_sub(answer.upstream.unwrap_or_default()));
     }
 
+    /// A version was called, and the request admitted.
+    pub fn called(&self, route: &RouteName, version: &VersionName, tenant: Option<&TenantId>, now: UnixMs) {
+        let key = (route.clone(), version.clone());
+        self.tally.lock().callers.entry(key).or_default().record(tenant, now);
+    }
+
+    /// A copy of a request has ended, or was not made.
+    ///
+    /// - `outcome`: the class of its answer, or why there is none.
+    pub fn mirrored(&self, route: &RouteName, outcome: &'static str) {
+        *self.tally.lock().mirror(route).entry(outcome).or_default() += 1;
+    }
+
     pub(super) fn add_to(&self, sum: &mut Tally) {
         sum.received += self.received.load(Ordering::Relaxed);
         sum.admitted += self.admitted.load(Ordering::Relaxed);
@@ -213,6 +232,13 @@ impl Recorder {
                 sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
             }
         }
+        for (version, callers) in &tally.callers {
+            sum.callers.entry(version.clone()).or_default().add(callers);
+        }
+        for (route, outcomes) in &tally.mirrors {
+            let sums = sum.mirror(route);
+            outcomes.iter().for_each(|(outcome, count)| *sums.entry(outcome).or_default() += count);
+        }
         sum.upstream.add(&tally.upstream);
         sum.added.add(&tally.added);
     }
@@ -238,6 +264,14 @@ impl Tally {
             branches.insert(branch.clone(), [0; 6]);
         }
         branches.get_mut(branch).expect("it was just put there")
+    }
+
+    /// Copies of `route`'s requests; its name is copied once.
+    fn mirror(&mut self, route: &RouteName) -> &mut BTreeMap<&'static str, u64> {
+        if !self.mirrors.contains_key(route) {
+            self.mirrors.insert(route.clone(), BTreeMap::new());
+        }
+        self.mirrors.get_mut(route).expect("it was just put there")
     }
 
     /// Every route's answers; first those of none.

@@ -52,6 +52,20 @@ pub(super) fn prometheus(tally: &Tally) -> String {
             }
         }
     }
+    let name = "quorumgate_version_requests_total";
+    family(&mut text, name, "counter", "Admitted requests of routes whose version is known, by it.");
+    for ((route, version), callers) in &tally.callers {
+        let labels = [("route", route.as_str()), ("version", version.as_str())];
+        sample(&mut text, name, &labels, callers.total());
+    }
+    let name = "quorumgate_mirrored_requests_total";
+    let help = "Copies of requests, by the class of their answers, or by why there is none.";
+    family(&mut text, name, "counter", help);
+    for (route, outcomes) in &tally.mirrors {
+        for (outcome, count) in outcomes {
+            sample(&mut text, name, &[("route", route.as_str()), ("outcome", outcome)], *count);
+        }
+    }
     family(&mut text, "quorumgate_connections", "gauge", "Open client connections.");
     sample(&mut text, "quorumgate_connections", &[], open);
     family(

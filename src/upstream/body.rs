@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::copying::Copying;
 use super::head;
 use super::pool::Lease;
 use super::rate::Credit;
@@ -109,6 +110,9 @@ pub struct ClientBody {
     left_bytes: u64,
     silence: Silence,
     ended: Option<oneshot::Sender<Result<(), BodyFault>>>,
+    copy: Option<Copying>,
+    /// A body that is there as a whole, in place of one that comes.
+    whole: Option<Bytes>,
 }
 
 impl ClientBody {
@@ -116,7 +120,17 @@ impl ClientBody {
     pub fn new(incoming: Incoming, bytes_max: u64, patience: Duration, credit: Credit) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
         let silence = Silence::new(patience, credit);
-        Self { incoming, bytes_max, left_bytes: bytes_max, silence, ended: None }
+        Self { incoming, bytes_max, left_bytes: bytes_max, silence, ..Self::empty() }
+    }
+
+    /// A body that is there already.
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        Self { whole: (!bytes.is_empty()).then_some(bytes), ..Self::empty() }
+    }
+
+    /// Copies what goes by from now on.
+    pub(super) fn copy_to(&mut self, copy: Copying) {
+        self.copy = Some(copy);
     }
 
     /// No body at all.
@@ -127,12 +141,14 @@ impl ClientBody {
             left_bytes: 0,
             silence: Silence::new(Duration::ZERO, Credit::endless()),
             ended: None,
+            copy: None,
+            whole: None,
         }
     }
 
     /// Whether there is nothing to send, so that the request can be sent again.
     pub fn is_empty(&self) -> bool {
-        self.incoming.is_none()
+        self.incoming.is_none() && self.whole.is_none()
     }
 
     /// Tells how the body ends.
@@ -147,6 +163,9 @@ impl ClientBody {
 
     fn end(&mut self, how: Result<(), BodyFault>) {
         self.incoming = None;
+        if let Some(copy) = self.copy.take().filter(|_| how.is_ok()) {
+            copy.end();
+        }
         if let Some(ended) = self.ended.take() {
             // The forwarder may have its answer already; then it does not care.
             let _ = ended.send(how);
@@ -154,6 +173,9 @@ impl ClientBody {
     }
 
     fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        if let Some(whole) = self.whole.take() {
+            return Poll::Ready(Some(Ok(Frame::data(whole))));
+        }
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let Poll::Ready(next) = Pin::new(incoming).poll_frame(cx) else {
             ready!(self.silence.poll(cx));
@@ -191,8 +213,11 @@ impl Body for ClientBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let next = ready!(self.poll_inner(cx));
+        if let (Some(copy), Some(Ok(frame))) = (&mut self.copy, &next) {
+            copy.see(frame.data_ref());
+        }
         match &next {
-            Some(Ok(_)) if self.incoming.as_ref().is_some_and(Body::is_end_stream) => self.end(Ok(())),
+            Some(Ok(_)) if self.incoming.as_ref().is_none_or(Body::is_end_stream) => self.end(Ok(())),
             Some(Ok(_)) => {}
             Some(Err(fault)) => {
                 let fault = *fault;
@@ -204,11 +229,12 @@ impl Body for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_none()
+        self.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        let whole = self.whole.as_ref().map_or(0, |whole| whole.len() as u64);
+        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(whole), Body::size_hint)
     }
 }
 

@@ -57,6 +57,8 @@ const ADMITTED_NS: HeaderName = HeaderName::from_static("quorumgate-admitted-ns"
 const SCREENED_NS: HeaderName = HeaderName::from_static("quorumgate-screened-ns");
 const CHARGES: HeaderName = HeaderName::from_static("quorumgate-charges");
 const CLIENT_CERTIFICATE: HeaderName = HeaderName::from_static("quorumgate-client-certificate");
+const FLAGS: HeaderName = HeaderName::from_static("quorumgate-flags");
+const MIRRORED: HeaderName = HeaderName::from_static("quorumgate-mirrored");
 /// Fields of ours; a client's are never believed.
 const OUR_PREFIX: &str = "quorumgate-";
 
@@ -135,6 +137,28 @@ pub fn prepare(parts: &mut Parts, arrival: &Arrival, prefix_to_strip: Option<&st
     add_via(headers, parts.version);
     parts.uri = target(&parts.uri, prefix_to_strip);
     parts.version = Version::HTTP_11;
+}
+
+/// Tells which flags are on. What the client said of them is gone by now.
+pub fn add_flags(headers: &mut HeaderMap, flags: Option<HeaderValue>) {
+    if let Some(flags) = flags {
+        headers.insert(FLAGS, flags);
+    }
+}
+
+/// The head of a request's copy for a mirror: marked as one, and without what was said of the one that paid.
+pub fn mirrored<B>(request: &Request<B>) -> Parts {
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method.clone_from(request.method());
+    parts.uri.clone_from(request.uri());
+    parts.headers.clone_from(request.headers());
+    remove(&mut parts.headers, |name| [ADMITTED_NS, SCREENED_NS, CHARGES].contains(name));
+    // The copy's body is there as a whole, and says its length itself; there is nothing behind it.
+    remove(&mut parts.headers, |name| {
+        [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TRAILER].contains(name)
+    });
+    parts.headers.insert(MIRRORED, HeaderValue::from_static("1"));
+    parts
 }
 
 /// The target in origin form, without the prefix.

@@ -2,8 +2,12 @@
 
 /// Bodies on their way through.
 pub mod body;
+/// Copies of bodies.
+mod copying;
 /// What of a head passes, and what is added.
 pub mod head;
+/// Copies of requests.
+pub mod mirror;
 /// Connections.
 pub mod pool;
 /// How long a slow peer is waited for.
@@ -80,8 +84,8 @@ struct Lost {
 /// One of [`Refusal`]'s variants about upstreams, bodies, or overload.
 pub async fn forward(pool: &Pool, outgoing: Outgoing) -> Result<Reply, Refusal> {
     let begin = Instant::now();
-    let Outgoing { rule, place, request, mut end, deadline, arrival, upgrade } = outgoing;
-    let upstream = &rule.upstreams[place];
+    let Outgoing { rule, upstream, request, mut end, deadline, arrival, upgrade } = outgoing;
+    let upstream = &upstream;
     let host = rule.host.as_ref();
     // What is rare is boxed: every request would carry its size.
     let lease = match pool.idle(upstream) {
@@ -112,8 +116,8 @@ pub async fn forward(pool: &Pool, outgoing: Outgoing) -> Result<Reply, Refusal> 
 /// An admitted request as it goes to its upstream.
 pub struct Outgoing {
     rule: Arc<RouteRule>,
-    /// The upstream's, among the route's.
-    place: usize,
+    /// One of the route's, or its mirror.
+    upstream: Arc<Upstream>,
     request: Box<Request<ClientBody>>,
     end: RequestEnd,
     /// The route's, or a call's that comes sooner, and how long it was from the request's arrival.
@@ -141,7 +145,7 @@ impl Outgoing {
     /// [`Refusal::Malformed`], if the route makes a target of it that is too long.
     pub fn new(stamp: bool, aimed: Aimed) -> Result<Self, Refusal> {
         let (admitted, place) = aimed.into_parts();
-        let rule = admitted.rule().clone();
+        let (rule, flags) = (admitted.rule().clone(), admitted.flags());
         let (mut parts, mut body, arrival, spent) = admitted.into_parts();
         let upstream = &rule.upstreams[place];
         let takes_trailers = upstream.protocol == Protocol::Http2 && head::takes_trailers(&parts.headers);
@@ -160,6 +164,7 @@ impl Outgoing {
         if let Some(protocol) = upgrade.clone() {
             upgrade::write(&mut parts.headers, protocol);
         }
+        head::add_flags(&mut parts.headers, flags);
         if stamp {
             head::stamp(&mut parts.headers, [&spent[0], &spent[1]]);
         }
@@ -172,8 +177,20 @@ impl Outgoing {
             parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let end = body.watch_end();
+        let upstream = Arc::clone(upstream);
         let request = Box::new(Request::from_parts(parts, body));
-        Ok(Self { rule, place, request, end, deadline, arrival, upgrade })
+        Ok(Self { rule, upstream, request, end, deadline, arrival, upgrade })
+    }
+
+    /// The copy of another one, for `upstream`. It has no deadline but its sender's.
+    fn copied(
+        rule: Arc<RouteRule>,
+        upstream: Arc<Upstream>,
+        arrival: Arrival,
+        mut request: Request<ClientBody>,
+    ) -> Self {
+        let end = request.body_mut().watch_end();
+        Self { rule, upstream, request: Box::new(request), end, deadline: None, arrival, upgrade: None }
     }
 }
 

@@ -42,7 +42,18 @@ pub fn tenant_hash(secret: &[u8; 16], tenant: &str) -> u64 {
     parts.0.finish().max(1)
 }
 
-/// What a route that splits its requests goes by.
+/// What draws a share. Each draws for itself: who is in the share of one is in that of another no more likely than anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Draw<'a> {
+    /// The route of this name that splits its requests.
+    Split(&'a str),
+    /// The route of this name that mirrors some.
+    Mirror(&'a str),
+    /// The flag of this name.
+    Flag(&'a str),
+}
+
+/// What a share goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drawn<'a> {
     /// The token's tenant.
@@ -55,12 +66,16 @@ pub enum Drawn<'a> {
     Request(u128),
 }
 
-/// A number that is the same on every node of a cluster, and even over all values: which share of a route's requests one
-/// falls into.
-pub fn share(secret: &[u8; 16], route: &str, drawn: Drawn<'_>) -> u64 {
+/// A number that is the same on every node of a cluster, and even over all values: which share one falls into.
+pub fn share(secret: &[u8; 16], draw: Draw<'_>, drawn: Drawn<'_>) -> u64 {
     let mut parts = Parts::under(secret);
-    parts.0.write_u8(b'S');
-    parts.text(Some(route));
+    let (tag, name) = match draw {
+        Draw::Split(route) => (b'S', route),
+        Draw::Mirror(route) => (b'M', route),
+        Draw::Flag(flag) => (b'F', flag),
+    };
+    parts.0.write_u8(tag);
+    parts.text(Some(name));
     match drawn {
         Drawn::Tenant(tenant) => {
             parts.0.write_u8(1);
@@ -200,17 +215,20 @@ mod tests {
     #[test]
     fn a_share_follows_from_the_route_and_one_value_of_one_kind() {
         let all = [
-            share(&SECRET, "r", Drawn::Tenant(Some("a"))),
-            share(&SECRET, "r", Drawn::Tenant(Some("b"))),
-            share(&SECRET, "r", Drawn::Tenant(None)),
-            share(&SECRET, "r", Drawn::Client(Some("a"))),
-            share(&SECRET, "s", Drawn::Tenant(Some("a"))),
-            share(&[8; 16], "r", Drawn::Tenant(Some("a"))),
-            share(&SECRET, "r", Drawn::Request(1)),
-            share(&SECRET, "r", Drawn::Request(2)),
+            share(&SECRET, Draw::Split("r"), Drawn::Tenant(Some("a"))),
+            share(&SECRET, Draw::Split("r"), Drawn::Tenant(Some("b"))),
+            share(&SECRET, Draw::Split("r"), Drawn::Tenant(None)),
+            share(&SECRET, Draw::Split("r"), Drawn::Client(Some("a"))),
+            share(&SECRET, Draw::Split("s"), Drawn::Tenant(Some("a"))),
+            share(&[8; 16], Draw::Split("r"), Drawn::Tenant(Some("a"))),
+            share(&SECRET, Draw::Mirror("r"), Drawn::Tenant(Some("a"))),
+            share(&SECRET, Draw::Flag("r"), Drawn::Tenant(Some("a"))),
+            share(&SECRET, Draw::Split("r"), Drawn::Request(1)),
+            share(&SECRET, Draw::Split("r"), Drawn::Request(2)),
         ];
         assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
-        let of = |text: &str| share(&SECRET, "r", Drawn::Address(text.parse().expect("an address")));
+        let of =
+            |text: &str| share(&SECRET, Draw::Split("r"), Drawn::Address(text.parse().expect("an address")));
         assert_eq!(of("2001:db8::1"), of("2001:db8::2"));
         assert_eq!(of("10.0.0.1"), of("::ffff:10.0.0.1"));
         assert_ne!(of("10.0.0.1"), of("10.0.0.2"));

@@ -1,13 +1,15 @@
 //! Whether what becomes of a route's requests fits the rest of the route.
 
 use super::{Findings, Trail};
-use crate::action::{Action, NewPath, SplitBy};
+use crate::action::{Action, NewPath, Partition, PartitionBy, SplitBy};
 use crate::draft::{Draft, RouteDraft};
 use crate::path::{Path, Segment};
 use crate::route::Access;
 use crate::spot::nearest;
+use crate::tree::quote;
 
 pub(super) fn check(draft: &Draft, route: &RouteDraft, trail: impl Fn() -> Trail, findings: &mut Findings) {
+    let trail = &trail;
     match &route.action {
         Some(Action::Upstream(_)) => check_upstreams(draft, route, |_| trail().key("upstream"), findings),
         Some(Action::Split(split)) => {
@@ -24,13 +26,29 @@ pub(super) fn check(draft: &Draft, route: &RouteDraft, trail: impl Fn() -> Trail
                     Some("without a token there is no tenant and no client".into());
             }
         }
+        Some(Action::Partition(partition)) => check_partition(draft, route, partition, trail, findings),
         Some(action @ (Action::Redirect(_) | Action::Respond(_))) => {
-            check_unreached(route, action, &trail, findings);
+            check_unreached(route, action, trail, findings);
             if let Action::Redirect(redirect) = action {
                 check_path(route, redirect.path.as_ref(), || trail().key("redirect"), findings);
             }
         }
         None => {}
+    }
+    for (at, flag) in route.flags.iter().enumerate().filter(|(_, name)| !draft.flags.contains_key(*name)) {
+        let known = draft.flags.keys().map(|name| name.as_str());
+        findings.dangling(trail().key("flags").index(at), flag.as_str(), "a flag", known);
+    }
+    if let Some(mirror) = &route.mirror {
+        let trail = || trail().key("mirror").key("upstream");
+        let name = mirror.upstream.as_str();
+        if !draft.upstreams.contains_key(&mirror.upstream) {
+            let known = draft.upstreams.keys().map(|name| name.as_str());
+            findings.dangling(trail(), name, "an upstream", known);
+        } else if route.action.iter().flat_map(Action::upstreams).any(|it| *it == mirror.upstream) {
+            let found = format!("{}, where the requests themselves go", quote(name));
+            findings.add(trail(), found, "another upstream");
+        }
     }
     if let Some(rewrite) = &route.rewrite {
         let trail = || trail().key("rewrite");
@@ -40,6 +58,32 @@ pub(super) fn check(draft: &Draft, route: &RouteDraft, trail: impl Fn() -> Trail
             let wanted = "one of the two";
             findings.add(trail().key(path.key()), found, wanted).of_key = true;
         }
+    }
+}
+
+fn check_partition(
+    draft: &Draft,
+    route: &RouteDraft,
+    partition: &Partition,
+    trail: &impl Fn() -> Trail,
+    findings: &mut Findings,
+) {
+    let trail = || trail().key("partition");
+    let parts: Vec<&String> = partition.upstreams.keys().collect();
+    let place = |place: usize| match parts.get(place) {
+        Some(part) => trail().key("upstreams").key(part),
+        None => trail().key("otherwise"),
+    };
+    check_upstreams(draft, route, place, findings);
+    let by = match partition.by {
+        PartitionBy::Tenant => "tenant",
+        PartitionBy::Claim(_) => "claim",
+        PartitionBy::Header(_) => return,
+    };
+    if route.access == Some(Access::Public) {
+        let found = format!("`{by}` on a public route");
+        findings.add(trail().key("by"), found, "a header, or access by token").help =
+            Some("without a token there is no tenant and no claim".into());
     }
 }
 
@@ -63,13 +107,15 @@ fn check_unreached(route: &RouteDraft, action: &Action, trail: &impl Fn() -> Tra
         ("strip_prefix", route.strip_prefix),
         ("rewrite", route.rewrite.is_some()),
         ("upgrades", !route.upgrades.is_empty()),
+        ("mirror", route.mirror.is_some()),
+        ("flags", !route.flags.is_empty()),
     ];
     let of_route = given.into_iter().filter(|(_, given)| *given).map(|(key, _)| (key, trail().key(key)));
     let edits =
         (!route.headers.request.is_empty()).then(|| ("request", trail().key("headers").key("request")));
     for (key, trail) in of_route.chain(edits) {
         let found = format!("`{key}` beside `{}`", action.key());
-        findings.add(trail, found, "`upstream` or `split` beside it").of_key = true;
+        findings.add(trail, found, "`upstream`, `split` or `partition` beside it").of_key = true;
     }
 }
 

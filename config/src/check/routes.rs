@@ -35,6 +35,13 @@ pub(super) fn check(draft: &Draft, findings: &mut Findings) {
             }
         }
         check_charges(draft, route, trail, findings);
+        let claims = route.matches.as_ref().is_some_and(|it| !it.claims.is_empty());
+        if claims && route.access == Some(Access::Public) {
+            let trail = trail().key("match").key("claims");
+            let finding = findings.add(trail, "claims on a public route", "access by token");
+            finding.of_key = true;
+            finding.help = Some("without a token there are no claims".into());
+        }
         if let Some(matches) = &route.matches {
             check_overlap(&mut taken, index, route.priority, matches, trail, findings);
             if route.strip_prefix && !matches!(matches.path, Path::Prefix(_)) {
@@ -50,6 +57,12 @@ pub(super) fn check(draft: &Draft, findings: &mut Findings) {
     if patterns > Pattern::ALL_MAX {
         let wanted = format!("at most {} in one document", Pattern::ALL_MAX);
         findings.add(Trail::default().key("routes"), format!("{patterns} regular expressions"), wanted);
+    }
+    let claims: BTreeSet<&str> = draft.routes.iter().flat_map(RouteDraft::claims).collect();
+    if claims.len() > Match::CLAIMS_MAX {
+        let wanted = format!("at most {} in one document", Match::CLAIMS_MAX);
+        let found = format!("{} different claims that routes look at", claims.len());
+        findings.add(Trail::default().key("routes"), found, wanted);
     }
     check_unused(draft, findings);
 }
@@ -86,6 +99,7 @@ struct Shape<'a> {
     /// Where, name, kind and text of each condition.
     conditions: Vec<(&'static str, &'a str, &'static str, &'a str)>,
     sources: BTreeSet<IpNet>,
+    claims: BTreeMap<&'a str, BTreeSet<&'a str>>,
     priority: i16,
 }
 
@@ -105,7 +119,9 @@ impl<'a> Shape<'a> {
         };
         let conditions = maps.into_iter().flat_map(each).collect();
         let sources = matches.sources.iter().copied().collect();
-        Self { path: matches.path.shape(), conditions, sources, priority }
+        let texts = |texts: &'a Vec<String>| texts.iter().map(String::as_str).collect();
+        let claims = matches.claims.iter().map(|(name, wanted)| (name.as_str(), texts(wanted))).collect();
+        Self { path: matches.path.shape(), conditions, sources, claims, priority }
     }
 }
 
@@ -142,6 +158,7 @@ fn check_unused(draft: &Draft, findings: &mut Findings) {
     let upstreams: BTreeSet<&str> = routes()
         .filter_map(|route| route.action.as_ref())
         .flat_map(Action::upstreams)
+        .chain(routes().filter_map(|route| route.mirror.as_ref()).map(|mirror| &mirror.upstream))
         .map(|it| it.as_str())
         .collect();
     let charges = routes().flat_map(|route| route.charges.iter().flatten());
@@ -154,6 +171,7 @@ fn check_unused(draft: &Draft, findings: &mut Findings) {
         .flatten()
         .map(|name| name.as_str())
         .collect();
+    let flags: BTreeSet<&str> = routes().flat_map(|route| &route.flags).map(|name| name.as_str()).collect();
     let mut unused = |section: &'static str, name: &str, used: &BTreeSet<&str>| {
         if !used.contains(name) {
             let trail = Trail::default().key(section).key(name);
@@ -165,4 +183,5 @@ fn check_unused(draft: &Draft, findings: &mut Findings) {
     draft.upstreams.keys().for_each(|name| unused("upstreams", name.as_str(), &upstreams));
     draft.quotas.keys().for_each(|name| unused("quotas", name.as_str(), &quotas));
     draft.issuers.keys().for_each(|name| unused("issuers", name.as_str(), &issuers));
+    draft.flags.keys().for_each(|name| unused("flags", name.as_str(), &flags));
 }

@@ -1,18 +1,22 @@
 //! What becomes of a route's requests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use super::matching::{parse_cookie_name, parse_header_name, parse_host};
+use super::matching::{parse_claim_name, parse_cookie_name, parse_header_name, parse_host};
 use crate::action::{
-    Action, Branch, ChosenBy, Edits, Headers, NewPath, Redirect, Respond, Rewrite, Scheme, Split, SplitBy,
+    Action, Branch, ChosenBy, Edits, Headers, Mirror, NewPath, Partition, PartitionBy, Redirect, Respond,
+    Rewrite, Scheme, Split, SplitBy,
 };
 use crate::ids::UpstreamName;
 use crate::path::{Template, parse_exact, parse_prefix};
 use crate::spot::{Fields, Notes, Spot, Wanted};
 use crate::tree::{Value, quote};
+use crate::units::Part;
+use crate::upstream::Upstream;
 
-const KINDS: [&str; 4] = ["upstream", "redirect", "respond", "split"];
-const ONE_KIND: &str = "exactly one of `upstream`, `redirect`, `respond`, `split`";
+const KINDS: [&str; 5] = ["upstream", "redirect", "respond", "split", "partition"];
+const ONE_KIND: &str = "exactly one of `upstream`, `redirect`, `respond`, `split`, `partition`";
 
 /// Reads the one of a route's keys that says what becomes of its requests.
 pub(super) fn read(notes: &mut Notes, fields: &mut Fields<'_>) -> Option<Action> {
@@ -28,7 +32,8 @@ pub(super) fn read(notes: &mut Notes, fields: &mut Fields<'_>) -> Option<Action>
         "upstream" => spot.parse(notes, UpstreamName::parse).map(Action::Upstream),
         "redirect" => read_redirect(notes, spot).map(Action::Redirect),
         "respond" => read_respond(notes, spot).map(Action::Respond),
-        _ => read_split(notes, spot).map(Action::Split),
+        "split" => read_split(notes, spot).map(Action::Split),
+        _ => read_partition(notes, spot).map(Action::Partition),
     };
     let all: Vec<_> = given.iter().map(|(kind, spot)| read(notes, kind, spot)).collect();
     all.into_iter().next().flatten()
@@ -195,6 +200,52 @@ fn read_chosen_by(notes: &mut Notes, spot: &Spot<'_>) -> Option<ChosenBy> {
     }
 }
 
+/// Reads `{by: {claim: region}, upstreams: {eu: upstream-eu, us: upstream-us}, otherwise: upstream-us}`.
+fn read_partition(notes: &mut Notes, spot: &Spot<'_>) -> Option<Partition> {
+    let mut fields = spot.fields(notes, &["by", "upstreams", "otherwise"])?;
+    let by = fields.required(notes, "by").and_then(|spot| read_partition_by(notes, &spot));
+    let upstreams = fields.required(notes, "upstreams").map(|spot| {
+        if matches!(spot.value(), Value::Map(entries) if entries.is_empty()) {
+            spot.wrong(notes, "at least one part");
+        }
+        let read = |notes: &mut Notes, spot: &Spot<'_>, _: &String| spot.parse(notes, UpstreamName::parse);
+        let named = spot.named(notes, Partition::PARTS_MAX, parse_part, read);
+        named.into_iter().filter_map(|(part, upstream)| Some((part, upstream?))).collect()
+    });
+    let otherwise = fields.optional("otherwise").and_then(|spot| spot.parse(notes, UpstreamName::parse));
+    Some(Partition { by: by?, upstreams: upstreams?, otherwise })
+}
+
+/// Reads `tenant`, `{claim: region}` or `{header: x-region}`.
+fn read_partition_by(notes: &mut Notes, spot: &Spot<'_>) -> Option<PartitionBy> {
+    let wanted = "`tenant`, `{claim: …}` or `{header: …}`";
+    if !matches!(spot.value(), Value::Map(_)) {
+        return spot.parse(notes, |text| match text {
+            "tenant" => Ok(PartitionBy::Tenant),
+            _ => Err(Wanted::from(wanted)),
+        });
+    }
+    let mut fields = spot.fields(notes, &["claim", "header"])?;
+    match (fields.optional("claim"), fields.optional("header")) {
+        (Some(spot), None) => spot.parse(notes, parse_claim_name).map(PartitionBy::Claim),
+        (None, Some(spot)) => spot.parse(notes, parse_header_name).map(PartitionBy::Header),
+        _ => {
+            spot.wrong(notes, "exactly one of `claim`, `header`");
+            None
+        }
+    }
+}
+
+fn parse_part(text: &str) -> Result<String, Wanted> {
+    let max = Partition::PART_BYTES_MAX;
+    let plain = !text.chars().any(char::is_control) && text.trim() == text;
+    if plain && (1..=max).contains(&text.len()) {
+        return Ok(text.to_owned());
+    }
+    let wanted = format!("1 to {max} bytes without control characters and without white space at the ends");
+    Err(wanted.as_str().into())
+}
+
 /// Reads `{prefix: /new, host: internal.example}`.
 pub(super) fn read_rewrite(notes: &mut Notes, spot: &Spot<'_>) -> Option<Rewrite> {
     let mut fields = spot.fields(notes, &["path", "prefix", "template", "host"])?;
@@ -206,6 +257,20 @@ pub(super) fn read_rewrite(notes: &mut Notes, spot: &Spot<'_>) -> Option<Rewrite
     }
     let host = host.and_then(|spot| spot.parse(notes, parse_host_field));
     Some(Rewrite { path, host })
+}
+
+/// Reads `{upstream: shadow, share: 10%, body_bytes_max: 64KiB, timeout: 5s}`.
+pub(super) fn read_mirror(notes: &mut Notes, spot: &Spot<'_>) -> Option<Mirror> {
+    let mut fields = spot.fields(notes, &["upstream", "share", "body_bytes_max", "timeout"])?;
+    let upstream = fields.required(notes, "upstream").and_then(|spot| spot.parse(notes, UpstreamName::parse));
+    let share = fields.required(notes, "share").and_then(|spot| spot.parse(notes, Part::parse));
+    let body_bytes_max = fields.or(notes, "body_bytes_max", Mirror::BODY_BYTES_DEFAULT, |notes, spot| {
+        spot.size(notes, 0..=Mirror::BODY_BYTES_MAX)
+    });
+    let timeout = fields.or(notes, "timeout", Mirror::TIMEOUT_DEFAULT, |notes, spot| {
+        spot.duration(notes, Duration::from_millis(1)..=Upstream::TIMEOUT_MAX)
+    });
+    Some(Mirror { upstream: upstream?, share: share?, body_bytes_max, timeout })
 }
 
 /// Reads `{request: {set: {x-a: "1"}, add: {x-b: "2"}, remove: [x-c]}, response: {…}}`.

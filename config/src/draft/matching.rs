@@ -13,7 +13,7 @@ use crate::tree::Value;
 
 /// Reads `{path: /orders, methods: [GET], hosts: [api.example]}` and all else that a match may say.
 pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> Option<Match> {
-    let known = ["path", "methods", "hosts", "headers", "query", "cookies", "sources"];
+    let known = ["path", "methods", "hosts", "headers", "query", "cookies", "sources", "claims"];
     let mut fields = spot.fields(notes, &known)?;
     let path = fields.required(notes, "path").and_then(|spot| read_path(notes, &spot));
     let methods = list(notes, &mut fields, "methods", "method", parse_method);
@@ -22,7 +22,8 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> Option<Match> {
     let query = conditions(notes, &mut fields, "query", "parameter", parse_parameter_name);
     let cookies = conditions(notes, &mut fields, "cookies", "cookie", parse_cookie_name);
     let sources = list(notes, &mut fields, "sources", "network", parse_source);
-    Some(Match { path: path?, methods, hosts, headers, query, cookies, sources })
+    let claims = fields.optional("claims").map(|spot| read_claims(notes, &spot)).unwrap_or_default();
+    Some(Match { path: path?, methods, hosts, headers, query, cookies, sources, claims })
 }
 
 fn list<T: PartialEq>(
@@ -98,6 +99,28 @@ fn read_condition(notes: &mut Notes, spot: &Spot<'_>) -> Option<Condition> {
             None
         }
     }
+}
+
+/// Reads `{plan: gold, region: [eu, us]}`.
+fn read_claims(notes: &mut Notes, spot: &Spot<'_>) -> BTreeMap<String, Vec<String>> {
+    if matches!(spot.value(), Value::Map(entries) if entries.is_empty()) {
+        spot.wrong(notes, "at least one claim").help = Some("leave `claims` out for all".to_owned());
+    }
+    let read = |notes: &mut Notes, spot: &Spot<'_>, _: &String| {
+        if matches!(spot.value(), Value::List(list) if list.is_empty()) {
+            spot.wrong(notes, "at least one text");
+        }
+        spot.texts(notes, Match::ALTERNATIVES_MAX, parse_text)
+    };
+    spot.named(notes, Match::CONDITIONS_MAX, parse_claim_name, read)
+}
+
+pub(super) fn parse_claim_name(name: &str) -> Result<String, Wanted> {
+    let max = Match::CLAIM_BYTES_MAX;
+    if (1..=max).contains(&name.len()) && !name.chars().any(char::is_control) {
+        return Ok(name.to_owned());
+    }
+    Err(format!("the name of a claim: 1 to {max} bytes without control characters").as_str().into())
 }
 
 fn parse_text(text: &str) -> Result<String, Wanted> {

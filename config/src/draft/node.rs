@@ -172,6 +172,7 @@ fn read_limits(notes: &mut Notes, spot: &Spot<'_>) -> Limits {
         "keys_max",
         "tokens_cached_max",
         "http2",
+        "mirrors_max",
     ];
     let Some(mut fields) = spot.fields(notes, &known) else { return default };
     let http2 =
@@ -186,6 +187,7 @@ fn read_limits(notes: &mut Notes, spot: &Spot<'_>) -> Limits {
     let waiters_max = count("waiters_max", default.waiters_max, 1_000_000);
     let keys_max = count("keys_max", default.keys_max, 100_000_000);
     let tokens_cached_max = count("tokens_cached_max", default.tokens_cached_max, 10_000_000);
+    let mirrors_max = count("mirrors_max", default.mirrors_max, 100_000);
     let mut size = |key, default: u64, low: u64, high: u64| {
         fields.optional(key).and_then(|spot| spot.size(notes, low..=high)).unwrap_or(default)
     };
@@ -212,6 +214,7 @@ fn read_limits(notes: &mut Notes, spot: &Spot<'_>) -> Limits {
         waiters_max,
         keys_max,
         tokens_cached_max,
+        mirrors_max,
         http2,
     }
 }

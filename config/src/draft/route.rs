@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::RouteDraft;
 use super::action;
 use super::identity::text;
+use super::lifecycle;
 use super::matching;
+use crate::flag::FlagName;
 use crate::ids::{IssuerName, QuotaName, RouteName};
 use crate::quota::Limit;
 use crate::route::{Access, Charge, Route};
@@ -23,6 +25,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
         "redirect",
         "respond",
         "split",
+        "partition",
         "access",
         "quotas",
         "timeout",
@@ -30,6 +33,9 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
         "rewrite",
         "upgrades",
         "headers",
+        "mirror",
+        "lifecycle",
+        "flags",
     ];
     let Some(mut fields) = spot.fields(notes, &known) else { return RouteDraft::default() };
     let name = fields.required(notes, "name").and_then(|spot| spot.parse(notes, RouteName::parse));
@@ -48,6 +54,10 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
         .unwrap_or_default();
     let headers =
         fields.optional("headers").map(|spot| action::read_headers(notes, &spot)).unwrap_or_default();
+    let mirror = fields.optional("mirror").and_then(|spot| action::read_mirror(notes, &spot));
+    let lifecycle = fields.optional("lifecycle").and_then(|spot| lifecycle::read(notes, &spot));
+    let flags = fields.optional("flags");
+    let flags = flags.map(|spot| spot.texts(notes, Route::FLAGS_MAX, FlagName::parse)).unwrap_or_default();
     RouteDraft {
         name,
         matches,
@@ -60,6 +70,9 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
         rewrite,
         upgrades,
         headers,
+        mirror,
+        lifecycle,
+        flags,
     }
 }
 
