@@ -152,9 +152,9 @@ impl Bench {
     /// How a message differs from what it should be. The order of fields with different names means nothing.
     fn differ(&self, found: &Message, wanted: &Message, is_cut: bool) -> Vec<String> {
         let mut wanted = wanted.clone();
-        let always =
-            ALWAYS.iter().map(|field| (*field).to_owned()).chain([format!("host: {}", self.upstream)]);
-        for field in always {
+        let port = self.cluster.nodes[0].http.port();
+        let here = [format!("host: {}", self.upstream), format!("x-forwarded-port: {port}")];
+        for field in ALWAYS.iter().map(|field| (*field).to_owned()).chain(here) {
             let name = &field[..=field.find(':').expect("a field")];
             if !wanted.fields.iter().any(|said| said.starts_with(name.as_bytes())) {
                 wanted.fields.push(field.into_bytes());
