@@ -14,6 +14,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use config::action::{Action, Partition};
 use config::gateway::GatewayDocument;
 use config::identity::{Algorithm, Issuer, Key, KeyMaterial, SecretSource};
 use config::ids::{QuotaName, TenantId};
@@ -94,7 +95,9 @@ const HOSTS: [&str; 2] = ["api.example", "elsewhere.example"];
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"];
 const LAST_SEGMENTS: std::ops::RangeInclusive<u8> = 1..=40;
 
-/// Header fields that callers send, with values that differ or not at all: no condition on them can be judged beforehand.
+/// Claims that callers' tokens have, and header fields that callers send, with values that differ or not at all: no
+/// condition on them can be judged beforehand.
+const CALLERS_CLAIMS: [&str; 7] = ["iss", "aud", "sub", "tenant", "scope", "iat", "exp"];
 const CALLERS_FIELDS: [&str; 4] = ["host", "authorization", "content-length", NUMBER];
 
 impl Edition {
@@ -229,6 +232,10 @@ impl Edition {
                 *endpoint = Endpoint { host: format!("127.0.0.{host}"), port: UPSTREAM_PORT + number };
             }
         }
+        for route in &mut document.routes {
+            // A copy is no request of a caller's, and no version ends within a run.
+            (route.mirror, route.lifecycle) = (None, None);
+        }
         for issuer in &mut document.issuers {
             let source = SecretSource::File(SECRET_FILE.to_owned());
             let material = KeyMaterial::Secret { source, fingerprint: None };
@@ -273,7 +280,14 @@ fn beyond_callers(route: &Route) -> Option<String> {
     let elsewhere = !it.sources.is_empty() && !it.sources.iter().any(|net| net.contains(&here));
     let pattern = matches!(it.path, Path::Regex(_)).then(|| "its path is a regular expression".to_owned());
     let address = elsewhere.then(|| "callers come from 127.0.0.0/8".to_owned());
-    let pattern = unreached.or(pattern);
+    let claims = (!it.claims.is_empty()).then(|| "it wants claims of their tokens".to_owned());
+    let parted = match &route.action {
+        Action::Partition(Partition { otherwise: None, .. }) => {
+            Some("it holds parts that callers may not name, and has no `otherwise`".to_owned())
+        }
+        _ => None,
+    };
+    let pattern = unreached.or(pattern).or(claims).or(parted);
     pattern.or_else(|| headers.next()).or_else(|| query.next()).or_else(|| cookies.next()).or(address)
 }
 
@@ -293,6 +307,10 @@ fn judged_by_chance(document: &GatewayDocument) -> Vec<Mistake> {
         for name in route.matches.headers.keys().filter(|name| CALLERS_FIELDS.contains(&name.as_str())) {
             let wanted = "a header that the simulator's callers do not send";
             mistakes.push(mistake(place, format!("match.headers.{name}"), format!("{name:?}"), wanted));
+        }
+        for name in route.matches.claims.keys().filter(|name| CALLERS_CLAIMS.contains(&name.as_str())) {
+            let wanted = "a claim that tokens of the simulator's callers do not have";
+            mistakes.push(mistake(place, format!("match.claims.{name}"), format!("{name:?}"), wanted));
         }
         for (key, edits) in [("request", &route.headers.request), ("response", &route.headers.response)] {
             let names = edits.remove.iter().chain(edits.set.keys()).chain(edits.add.keys());

@@ -48,6 +48,11 @@ fn content(number: RequestNumber) -> Bytes {
     format!("{number};").repeat(times).into()
 }
 
+/// Whether requests with this method have a body.
+fn has_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
 /// A token of a tenant's client that is good where `pass` says; none: nothing is shown.
 fn token(pass: Option<&Pass>, tenant: &str, client: &str, token: Token) -> Option<String> {
     let (secret, since_s) = match token {

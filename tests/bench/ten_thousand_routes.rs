@@ -57,7 +57,10 @@ fn nanoseconds(count: usize) -> f64 {
 /// This thread's.
 fn cpu() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec.try_into().expect("after the start"), now.tv_nsec.try_into().expect("below a second"))
+    Duration::new(
+        now.tv_sec.try_into().expect("after the start"),
+        now.tv_nsec.try_into().expect("below a second"),
+    )
 }
 
 fn document(count: usize) -> String {

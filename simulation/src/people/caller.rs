@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{HTTP_PORT, NUMBER, Sender, Standing, connect, content, exchange, token};
+use super::{HTTP_PORT, NUMBER, Sender, Standing, connect, content, exchange, has_body, token};
 use crate::edition::{Pass, Target};
 use crate::event::{Event, Fate, Request as Asked, RequestNumber, Token};
 use crate::host::{Ended, HostNumber};
@@ -199,9 +199,10 @@ impl Caller {
         if let Some(token) = shown {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let has_body = matches!(target.method.as_str(), "POST" | "PUT" | "PATCH");
-        let body = if has_body { content(number) } else { Bytes::new() };
-        let request = request.body(body).expect("a well-formed request");
+        let mut request = request.body(Bytes::new()).expect("a well-formed request");
+        if has_body(request.method()) {
+            *request.body_mut() = content(number);
+        }
         let answer = async {
             if *manner == Manner::HangsUp {
                 return self.hang_up(node, request).await;
@@ -267,7 +268,7 @@ impl Caller {
         number: RequestNumber,
         request: Request<Full<Bytes>>,
     ) -> Result<Fate, bool> {
-        let has_body = request.method() != Method::HEAD;
+        let is_head = request.method() == Method::HEAD;
         let idle = self.idle().entry(node).or_default().pop().filter(|sender| !sender.is_closed());
         let reused = idle.is_some();
         let mut sender = match idle {
@@ -288,7 +289,7 @@ impl Caller {
         if matches!(sender, Sender::Http1(_)) {
             self.idle().entry(node).or_default().push(sender);
         }
-        if has_body && echo == Some(number) && answer.body() != &content(number) {
+        if !is_head && echo == Some(number) && answer.body() != &content(number) {
             let found =
                 format!("an answer with {} bytes, wanted {}", answer.body().len(), content(number).len());
             self.party.witness.tell(Event::Garbled { number, found });

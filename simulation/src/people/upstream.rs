@@ -12,12 +12,12 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::HeaderName;
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, Response};
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{NUMBER, UPSTREAM_PORT, content};
+use super::{NUMBER, UPSTREAM_PORT, content, has_body};
 use crate::clock::{MachineClock, TrueNs};
 use crate::event::{Charge, Event, RequestNumber};
 use crate::host::{Ended, HostNumber};
@@ -120,7 +120,7 @@ async fn answer(
     let taken = async move {
         // A body that is cut off ends with an error.
         if let Ok(body) = body.collect().await
-            && !matches!(head.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS)
+            && has_body(&head.method)
         {
             look(&witness, number, &body.to_bytes());
         }
