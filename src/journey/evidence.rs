@@ -20,6 +20,7 @@ use crate::refusal::Refusal;
 use crate::router::Asked;
 use crate::router::split::SplitRule;
 use crate::upstream::body::ClientBody;
+use crate::upstream::upgrade;
 
 /// A route as this node uses it, compiled by the router from one revision of the document; shared by all its requests.
 pub struct RouteRule {
@@ -125,13 +126,18 @@ impl Routed {
     /// Finds the route.
     ///
     /// # Errors
-    /// No configuration, no route, or not with this method; or no leader's word yet that this is the configuration.
+    /// No configuration, no route, or not with this method or protocol; or no leader's word yet that this is the
+    /// configuration.
     pub fn find(gateway: &Gateway, received: Received) -> Result<Self, Refusal> {
         let found = gateway.routes.find(&received);
         if !matches!(found, Err(Refusal::NoConfiguration)) && !gateway.freshness.serves() {
             return Err(Refusal::StaleView);
         }
-        Ok(Self { received, rule: found? })
+        let rule = found?;
+        if received.protocol().is_some_and(|protocol| !upgrade::permits(&rule.route.upgrades, protocol)) {
+            return Err(Refusal::NotSupported { what: "this protocol is not spoken here" });
+        }
+        Ok(Self { received, rule })
     }
 
     /// Its route.

@@ -38,6 +38,7 @@ use crate::telemetry::Telemetry;
 use crate::upstream::pool::Pool;
 use crate::world::small::Small;
 
+mod extended;
 mod http2;
 mod messages;
 mod upgrades;
