@@ -129,7 +129,7 @@ pub struct Outgoing {
     deadline: Option<(Instant, Duration)>,
     arrival: Arrival,
     /// The protocol that it asks for.
-    upgrade: Option<Upgrade>,
+    upgrade: Option<Box<Upgrade>>,
 }
 
 /// What to do if an idle connection turns out to be closed.
@@ -162,8 +162,8 @@ impl Outgoing {
             world.chance.fill(&mut nonce);
             nonce
         };
-        let upgrade = upgrade::asked(&mut parts, !body.is_empty(), &rule.route.upgrades, nonce);
-        let is_of_stream = upgrade.as_ref().is_some_and(Upgrade::is_of_stream);
+        let upgrade = upgrade::asked(&mut parts, !body.is_empty(), &rule.route.upgrades, nonce).map(Box::new);
+        let is_of_stream = upgrade.as_deref().is_some_and(Upgrade::is_of_stream);
         if is_of_stream && upstream.protocol == Protocol::Http2 {
             return Err(Refusal::NotSupported {
                 what: "the service behind the gateway cannot switch protocols",
@@ -250,7 +250,7 @@ async fn switch(
     upstream: &Upstream,
     mut response: Response<Incoming>,
     lease: Lease,
-    asked: Option<Upgrade>,
+    asked: Option<Box<Upgrade>>,
     origin: Origin,
     begin: Instant,
 ) -> Result<Reply, Refusal> {
