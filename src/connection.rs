@@ -5,6 +5,7 @@
 //! No handler of the actor lives as long as the connection: the task does, and its end, with its cause, is a message. The
 //! listener sends `Drain`.
 
+mod extended;
 mod http2;
 #[cfg(test)]
 mod http2_tests;

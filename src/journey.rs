@@ -122,7 +122,7 @@ pub async fn journey(gateway: &Gateway, received: Received, trail: &mut Trail) -
     match admitted.aim() {
         Aim::Upstream(aimed) => {
             trail.upstream = Some(aimed.place());
-            let mut outgoing = Outgoing::new(gateway.stamp_admissions, aimed)?;
+            let mut outgoing = Outgoing::new(&gateway.world, gateway.stamp_admissions, aimed)?;
             gateway.mirrors.copy(&mut outgoing);
             upstream::forward(&gateway.pool, outgoing).await.map(Answered::Upstream)
         }
@@ -189,7 +189,8 @@ pub async fn answer(
     let limits = &gateway.limits;
     let (parts, incoming) = request.into_parts();
     let method = parts.method.clone();
-    let grpc = grpc::content_type(&parts.headers).cloned();
+    // A call is refused with a 200, which would open a tunnel.
+    let grpc = grpc::content_type(&parts.headers).filter(|_| method != Method::CONNECT).cloned();
     // The messages of a call come when there is something to say.
     let credit = Credit::new(if grpc.is_some() { 0 } else { limits.body_rate_min });
     let body = ClientBody::new(incoming, limits.body_bytes_max, limits.body_idle_timeout, credit);

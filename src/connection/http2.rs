@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use cluster::hooks::panic_point;
 use cluster::world::Stream;
 use config::node::Limits;
@@ -17,17 +18,20 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, Sleep};
 
+use super::extended::Extended;
 use super::opening::Ahead;
 use super::pace::Late;
-use super::streams::{Running, Streams, Taken};
+use super::streams::{Running, Streams, Taken, Work};
 use super::{Drain, End};
 use crate::journey::caller::Caller;
 use crate::journey::{Gateway, answer};
 use crate::response::AnswerBody;
 use crate::upstream::stall::Unstalled;
+use crate::upstream::tunnel::Tunnel;
 
 /// Drives one connection to its end.
 pub(super) async fn serve(
@@ -40,12 +44,16 @@ pub(super) async fn serve(
     let streams = Streams::new(limits.body_idle_timeout);
     let service = {
         let (gateway, streams) = (gateway.clone(), streams.clone());
-        service_fn(move |request: http::Request<Incoming>| {
+        service_fn(move |mut request: http::Request<Incoming>| {
             let taking = streams.called();
+            let leaving = hyper::upgrade::on(&mut request);
             let (gateway, caller) = (gateway.clone(), caller.clone());
             async move {
                 panic_point("stream");
-                let answered = answer_stream(&gateway, &caller, request).await;
+                let mut answered = answer_stream(&gateway, &caller, request).await;
+                if let Some(tunnel) = answered.body_mut().take_tunnel() {
+                    taking.becomes(|pump| carry(gateway, *tunnel, leaving, pump));
+                }
                 Ok::<_, Infallible>(answered.map(|body| Taken::new(body, taking)))
             }
         })
@@ -73,6 +81,21 @@ pub(super) async fn serve(
     .await
 }
 
+/// What a stream does once it has left HTTP.
+///
+/// - `leaving`: yields the stream.
+/// - `pump`: writes for it.
+fn carry(gateway: Arc<Gateway>, tunnel: Tunnel, leaving: OnUpgrade, pump: Work) -> Work {
+    Box::pin(async move {
+        // hyper gives up a stream only together with its pump.
+        if let Ok(stream) = leaving.await {
+            let limits = &gateway.limits;
+            let client = Unstalled::new(Extended::new(stream, pump), limits.body_idle_timeout);
+            tunnel.run(&gateway.recorder, client.at_least(limits.body_rate_min), Bytes::new()).await;
+        }
+    })
+}
+
 /// The node file's limits.
 fn builder(limits: &Limits, streams: &Streams) -> http2::Builder<Streams> {
     let own = &limits.http2;
@@ -87,6 +110,7 @@ fn builder(limits: &Limits, streams: &Streams) -> http2::Builder<Streams> {
         .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(own.resets_pending_max as usize)
         .max_local_error_reset_streams(own.resets_local_max as usize)
+        .enable_connect_protocol()
         .keep_alive_interval(own.ping_interval)
         .keep_alive_timeout(own.ping_timeout);
     builder

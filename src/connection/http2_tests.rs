@@ -253,6 +253,7 @@ async fn a_stream_that_panics_ends_alone_and_all_end_with_their_connection() {
             assert_ne!(number, 1, "the second one is unlucky");
             ended.fetch_add(1, Ordering::Relaxed);
         };
+        streams.called();
         hyper::rt::Executor::execute(&streams, work);
     }
     std::future::poll_fn(|cx| {
@@ -265,6 +266,7 @@ async fn a_stream_that_panics_ends_alone_and_all_end_with_their_connection() {
     // and one that never began does not outlive the connection
     let kept = Arc::new(());
     let held = kept.clone();
+    streams.called();
     hyper::rt::Executor::execute(&streams, async move { drop(held) });
     drop(running);
     assert_eq!(Arc::strong_count(&kept), 1);

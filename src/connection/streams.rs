@@ -2,7 +2,7 @@
 //!
 //! hyper hands each stream to its executor as soon as it has called the service for it. A stream that panics is reset, and
 //! the others go on. A stream whose client does not take what it asked for is reset when patience has run out: its window
-//! is the client's to open, so that no write ever fails.
+//! is the client's to open, so that no write ever fails. A stream that becomes a tunnel goes on in its place.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,29 +30,46 @@ struct Shared {
     /// What the service was called for, until hyper hands over its stream.
     called: Mutex<Option<Arc<Taking>>>,
     /// Handed over, and not begun.
-    arrived: Mutex<Vec<Work>>,
+    arrived: Mutex<Vec<(Work, Arc<Taking>)>>,
+    /// Of the stream that is being polled, if it has just become a tunnel: what hyper hands over then.
+    pump: Mutex<Option<Work>>,
 }
 
-type Work = (Pin<Box<dyn Future<Output = ()> + Send>>, Arc<Taking>);
+/// What is left to do.
+pub(super) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Streams {
     /// `patience`: how long a client may take for [`PIECE_BYTES`] of an answer.
     pub(super) fn new(patience: Duration) -> Self {
-        Self(Arc::new(Shared { patience, called: Mutex::default(), arrived: Mutex::default() }))
+        Self(Arc::new(Shared {
+            patience,
+            called: Mutex::default(),
+            arrived: Mutex::default(),
+            pump: Mutex::default(),
+        }))
     }
 
-    /// The service was called: for the body of the answer.
+    /// The service was called: for its answer.
     pub(super) fn called(&self) -> Arc<Taking> {
         let taking = Arc::new(Taking::default());
         *self.0.called.lock() = Some(taking.clone());
         taking
     }
+
+    /// What a stream does that has been answered: nothing, unless it has become a tunnel.
+    fn after(&self, taking: &Taking) -> Option<Work> {
+        let pump = self.0.pump.lock().take()?;
+        let begin = taking.tunnel.lock().take()?;
+        Some(begin(pump))
+    }
 }
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, work: F) {
-        let taking = self.0.called.lock().take().unwrap_or_default();
-        self.0.arrived.lock().push((Box::pin(work), taking));
+        match self.0.called.lock().take() {
+            Some(taking) => self.0.arrived.lock().push((Box::pin(work), taking)),
+            None => *self.0.pump.lock() = Some(Box::pin(work)),
+        }
     }
 }
 
@@ -69,12 +86,11 @@ impl Running {
 
     /// Moves all that can move. Called after the connection was polled, for that is when streams arrive.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
-        let patience = self.streams.0.patience;
         let arrived = std::mem::take(&mut *self.streams.0.arrived.lock());
         self.running.extend(arrived.into_iter().map(|(work, taking)| Stream {
             work,
             taking,
-            patience,
+            streams: self.streams.clone(),
             timer: None,
             pieces_seen: 0,
         }));
@@ -96,9 +112,9 @@ impl Drop for Running {
 
 /// One stream.
 struct Stream {
-    work: Pin<Box<dyn Future<Output = ()> + Send>>,
+    work: Work,
     taking: Arc<Taking>,
-    patience: Duration,
+    streams: Streams,
     timer: Option<Pin<Box<Sleep>>>,
     pieces_seen: u64,
 }
@@ -108,17 +124,22 @@ impl Future for Stream {
 
     /// What is dropped before it has ended is reset by hyper.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        match catch_unwind(AssertUnwindSafe(|| self.work.as_mut().poll(cx))) {
-            Ok(Poll::Ready(())) => return Poll::Ready(()),
-            Ok(Poll::Pending) => {}
-            Err(panic) => {
-                error!(panic = panic_text(&*panic), "a stream panicked, and was reset");
-                return Poll::Ready(());
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.work.as_mut().poll(cx))) {
+                Ok(Poll::Ready(())) => match self.streams.after(&self.taking) {
+                    Some(tunnel) => self.work = tunnel,
+                    None => return Poll::Ready(()),
+                },
+                Ok(Poll::Pending) => break,
+                Err(panic) => {
+                    error!(panic = panic_text(&*panic), "a stream panicked, and was reset");
+                    return Poll::Ready(());
+                }
             }
         }
         let Some(pieces) = self.taking.untaken() else { return Poll::Pending };
         let is_new = pieces != std::mem::replace(&mut self.pieces_seen, pieces);
-        let patience = self.patience;
+        let patience = self.streams.0.patience;
         let mut timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience))).as_mut();
         if is_new {
             timer.as_mut().reset(Instant::now() + patience);
@@ -129,14 +150,23 @@ impl Future for Stream {
     }
 }
 
-/// How far a client has taken its answer's body.
-#[derive(Debug, Default)]
+/// How far a client has taken its answer's body, or the tunnel that it has got instead.
+#[derive(Default)]
 pub(super) struct Taking {
     /// Twice the pieces that hyper was given, and one if it has not asked for the next one.
     pieces: AtomicU64,
+    tunnel: Mutex<Option<Begin>>,
 }
 
+/// Makes a tunnel of what hyper hands over for it.
+type Begin = Box<dyn FnOnce(Work) -> Work + Send>;
+
 impl Taking {
+    /// The answer begins a tunnel.
+    pub(super) fn becomes(&self, begin: impl FnOnce(Work) -> Work + Send + 'static) {
+        *self.tunnel.lock() = Some(Box::new(begin));
+    }
+
     fn asked(&self) {
         self.pieces.fetch_and(!1, Ordering::Relaxed);
     }

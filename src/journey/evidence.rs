@@ -25,6 +25,7 @@ use crate::router::partition::PartitionRule;
 use crate::router::split::SplitRule;
 use crate::upstream::body::ClientBody;
 use crate::upstream::mirror::MirrorRule;
+use crate::upstream::upgrade;
 
 /// A route as this node uses it, compiled by the router from one revision of the document; shared by all its requests.
 pub struct RouteRule {
@@ -162,8 +163,8 @@ impl Routed {
     /// Finds the route.
     ///
     /// # Errors
-    /// No configuration, no route, or not with this method, or not without a good token; or no leader's word yet that this
-    /// is the configuration.
+    /// No configuration, no route, or not with this method or protocol, or not without a good token; or no leader's word yet
+    /// that this is the configuration.
     pub fn find(gateway: &Gateway, received: Received) -> Result<Self, Refusal> {
         let now = || gateway.world.clock.wall();
         let mut bearer = Bearer::new(&gateway.tokens, received.headers(), &now);
@@ -172,7 +173,11 @@ impl Routed {
         if !matches!(found, Err(Refusal::NoConfiguration)) && !gateway.freshness.serves() {
             return Err(Refusal::StaleView);
         }
-        Ok(Self { rule: found?, looked, received })
+        let rule = found?;
+        if received.protocol().is_some_and(|protocol| !upgrade::permits(&rule.route.upgrades, protocol)) {
+            return Err(Refusal::NotSupported { what: "this protocol is not spoken here" });
+        }
+        Ok(Self { rule, looked, received })
     }
 
     /// Its route.

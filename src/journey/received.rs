@@ -11,6 +11,7 @@ use config::action::Scheme;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Uri, Version};
+use hyper::ext::Protocol;
 use tokio::time::Instant;
 
 use super::caller::Caller;
@@ -110,12 +111,16 @@ impl Received {
         }
         check_body(&parts.headers, body_bytes_max)?;
         check_expectation(&parts.headers)?;
+        if parts.method == Method::CONNECT {
+            // Over HTTP/1.1 the same is asked for with a GET, and must meet the same route.
+            parts.method = Method::GET;
+        }
         let address = forwarded::client(&parts.headers, &arrival.caller);
         let scheme = forwarded::scheme(&parts.headers, &arrival.caller);
         Ok(Self(Box::new(Whole { parts, body, host, address, scheme, arrival })))
     }
 
-    /// As it was sent; methods are case-sensitive.
+    /// As it was sent; methods are case-sensitive. Of a stream that is to become a tunnel: GET.
     pub fn method(&self) -> &Method {
         &self.0.parts.method
     }
@@ -139,6 +144,11 @@ impl Received {
     /// The fields, as they were sent.
     pub fn headers(&self) -> &HeaderMap {
         &self.0.parts.headers
+    }
+
+    /// The protocol that an HTTP/2 stream is to become a tunnel of (RFC 8441).
+    pub fn protocol(&self) -> Option<&str> {
+        self.0.parts.extensions.get::<Protocol>().map(Protocol::as_str)
     }
 
     /// The client's address: its connection's, or where that is a trusted proxy's, the one that the proxy names.
@@ -172,7 +182,9 @@ fn check_method(parts: &Parts) -> Result<(), Refusal> {
         return Err(Refusal::Malformed { why: "methods are case-sensitive, and this one is in capitals" });
     }
     match parts.method {
-        Method::CONNECT => Err(Refusal::NotSupported { what: "CONNECT" }),
+        Method::CONNECT if parts.extensions.get::<Protocol>().is_none() => {
+            Err(Refusal::NotSupported { what: "CONNECT" })
+        }
         Method::TRACE => Err(Refusal::NotSupported { what: "TRACE" }),
         Method::OPTIONS if parts.uri == "*" => Err(Refusal::NotSupported { what: "OPTIONS *" }),
         _ => Ok(()),
@@ -566,8 +578,10 @@ mod tests {
 
     #[test]
     fn connect_is_not_supported_and_an_upgrade_is_an_offer() {
-        let connect = http::Request::builder().method("CONNECT").uri("/a").header("host", "a");
-        assert!(matches!(check(connect), Err(Refusal::NotSupported { .. })));
+        let connect = || http::Request::builder().method("CONNECT").uri("/a").header("host", "a");
+        assert!(matches!(check(connect()), Err(Refusal::NotSupported { .. })));
+        let extended = check(connect().extension(Protocol::from_static("websocket"))).expect("RFC 8441");
+        assert_eq!((extended.method().as_str(), extended.protocol()), ("GET", Some("websocket")));
         let upgrade = http::Request::get("/a").header("host", "a").header("upgrade", "websocket");
         assert!(check(upgrade).is_ok());
     }

@@ -40,6 +40,7 @@ use crate::upstream::mirror::Mirrors;
 use crate::upstream::pool::Pool;
 use crate::world::small::Small;
 
+mod extended;
 mod http2;
 mod messages;
 mod mirrored;

@@ -21,12 +21,15 @@ pub mod trace;
 /// Connections that have switched protocols.
 pub mod tunnel;
 /// Which protocol a client may switch to.
-mod upgrade;
+pub mod upgrade;
+/// What of WebSocket's handshake no client over HTTP/2 does.
+mod websocket;
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::world::World;
 use config::upstream::{Protocol, Upstream};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
@@ -38,6 +41,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use body::{BodyFault, ClientBody, RequestEnd, UpstreamBody};
 use pool::{Lease, Pool};
 use tunnel::{Origin, Tunnel};
+use upgrade::Upgrade;
 
 use crate::grpc;
 use crate::journey::evidence::{Aimed, RouteRule};
@@ -110,6 +114,11 @@ pub async fn forward(pool: &Pool, outgoing: Outgoing) -> Result<Reply, Refusal> 
         let origin = Origin::of(&arrival, &rule.route.name, &upstream.name);
         return Box::pin(switch(upstream, response, lease, upgrade, origin, begin)).await;
     }
+    if upgrade.is_some_and(|upgrade| upgrade.is_of_stream()) && response.status().is_success() {
+        // The client would take it for the tunnel's beginning.
+        let why = "answered, and did not switch protocols".to_owned();
+        return Err(Refusal::UpstreamBroken { upstream: upstream.name.clone(), why });
+    }
     Ok(reply(upstream, response, lease, end, begin))
 }
 
@@ -124,7 +133,7 @@ pub struct Outgoing {
     deadline: Option<(Instant, Duration)>,
     arrival: Arrival,
     /// The protocol that it asks for.
-    upgrade: Option<HeaderValue>,
+    upgrade: Option<Box<Upgrade>>,
 }
 
 /// What to do if an idle connection turns out to be closed.
@@ -142,8 +151,9 @@ impl Outgoing {
     /// admitted, and what paid.
     ///
     /// # Errors
-    /// [`Refusal::Malformed`], if the route makes a target of it that is too long.
-    pub fn new(stamp: bool, aimed: Aimed) -> Result<Self, Refusal> {
+    /// [`Refusal::Malformed`], if the route makes a target of it that is too long; [`Refusal::NotSupported`], if a stream is
+    /// to become a tunnel to where none can begin.
+    pub fn new(world: &World, stamp: bool, aimed: Aimed) -> Result<Self, Refusal> {
         let (admitted, place) = aimed.into_parts();
         let (rule, flags) = (admitted.rule().clone(), admitted.flags());
         let (mut parts, mut body, arrival, spent) = admitted.into_parts();
@@ -151,7 +161,18 @@ impl Outgoing {
         let takes_trailers = upstream.protocol == Protocol::Http2 && head::takes_trailers(&parts.headers);
         let patience = rule.route.timeout.unwrap_or(upstream.response_timeout);
         let sooner = grpc::timeout(&parts.headers).filter(|timeout| *timeout < patience);
-        let upgrade = upgrade::asked(&parts, !body.is_empty(), &rule.route.upgrades);
+        let nonce = || {
+            let mut nonce = [0; websocket::NONCE_BYTES];
+            world.chance.fill(&mut nonce);
+            nonce
+        };
+        let upgrade = upgrade::asked(&mut parts, !body.is_empty(), &rule.route.upgrades, nonce).map(Box::new);
+        let is_of_stream = upgrade.as_deref().is_some_and(Upgrade::is_of_stream);
+        if is_of_stream && upstream.protocol == Protocol::Http2 {
+            return Err(Refusal::NotSupported {
+                what: "the service behind the gateway cannot switch protocols",
+            });
+        }
         head::prepare(&mut parts, &arrival, rule.route.prefix_to_strip());
         let new_path = rule.route.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
         if let Some(new) = new_path {
@@ -161,8 +182,8 @@ impl Outgoing {
         if takes_trailers {
             parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        if let Some(protocol) = upgrade.clone() {
-            upgrade::write(&mut parts.headers, protocol);
+        if let Some(upgrade) = &upgrade {
+            upgrade.ask(&mut parts.headers);
         }
         head::add_flags(&mut parts.headers, flags);
         if stamp {
@@ -241,19 +262,20 @@ fn reply(
 
 /// The head that agrees to another protocol. Its connection leaves HTTP, and the pool.
 ///
-/// - `asked`: the protocol that the upstream was asked for.
+/// - `asked`: what the upstream was asked for.
 async fn switch(
     upstream: &Upstream,
     mut response: Response<Incoming>,
     lease: Lease,
-    asked: Option<HeaderValue>,
+    asked: Option<Box<Upgrade>>,
     origin: Origin,
     begin: Instant,
 ) -> Result<Reply, Refusal> {
     let broken = |why: String| Refusal::UpstreamBroken { upstream: upstream.name.clone(), why };
-    let Some(protocol) = asked.filter(|asked| upgrade::agrees(response.headers(), asked)) else {
-        return Err(broken("switched to a protocol that it was not asked for".to_owned()));
+    let Some(upgrade) = asked else {
+        return Err(broken("switched protocols without being asked".to_owned()));
     };
+    upgrade.check(response.headers()).map_err(|why| broken(why.to_owned()))?;
     let stream = match timeout(upstream.connect_timeout, hyper::upgrade::on(&mut response)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(broken(error.to_string())),
@@ -262,7 +284,7 @@ async fn switch(
     let (mut parts, _) = response.into_parts();
     head::strip_hop_by_hop(&mut parts.headers);
     head::add_via(&mut parts.headers, parts.version);
-    upgrade::write(&mut parts.headers, protocol);
+    parts.status = upgrade.tell(&mut parts.headers);
     let tunnel = Tunnel::new(stream, lease, upstream.tunnel_idle_timeout, origin);
     let response = Response::from_parts(parts, Content::Tunnel(Box::new(tunnel)));
     Ok(Reply { response, waited: begin.elapsed() })

@@ -331,3 +331,21 @@ async fn a_call_is_refused_as_one_and_ends_at_its_own_time() {
     assert_eq!((summary.answered_2xx, summary.answered_4xx, summary.upstream_failed), (0, 1, 2));
     assert_eq!(count(&seen).1, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_of_http2_begins_no_tunnel() {
+    let (mut client, seen) = Client::of_http2(|_, _| SAY, 100, 2).await;
+    // given a client of HTTP/1.1, whose offer may be ignored
+    let offer = GET.replace("\r\n\r\n", "\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    let (head, _) = client.ask(&offer).await;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    // and a stream of HTTP/2, which asks for nothing else
+    let client = client.another().await;
+    let (mut sender, connection) = h2::client::handshake(client.stream).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let request =
+        Request::connect("http://api.test/v1/a").extension(h2::ext::Protocol::from_static("websocket"));
+    let (answer, _) = sender.send_request(request.body(()).expect("a head"), false).expect("open");
+    assert_eq!(answer.await.expect("an answer").status().as_u16(), 501);
+    assert_eq!(count(&seen), (1, 1));
+}

@@ -20,7 +20,7 @@ impl Client {
         assert_eq!(String::from_utf8(heard).expect("text"), wanted);
     }
 
-    fn figure(&self, name: &str) -> String {
+    pub(super) fn figure(&self, name: &str) -> String {
         let figures = self.telemetry.render_prometheus();
         let line = figures.lines().find_map(|line| line.strip_prefix(name)).expect("a figure");
         line.trim().to_owned()
