@@ -3,11 +3,15 @@
 mod raw;
 mod support;
 
+use std::time::{Duration, Instant};
+
 use raw::Bench;
 use raw::case::Case;
 use raw::client::Client;
 use raw::mutation::{Chance, mutated};
 use raw::recorder::Event;
+use raw::sequence::{self, Sequence};
+use raw::sequences;
 
 #[test]
 fn every_raw_request_has_its_outcome_and_no_victim_notices() {
@@ -46,6 +50,58 @@ fn a_wrong_expectation_is_reported() {
         // when something else is expected of it
         let case = Case { name: "wrong".to_owned(), sent: sent.clone(), half_close: false, expected };
         let wrong = bench.run(&case, 1000).join("\n");
+        // then that is said
+        assert!(wrong.contains(complaint), "{complaint:?} is not in {wrong:?}");
+    }
+}
+
+#[test]
+fn every_sequence_of_frames_has_its_outcome_and_nothing_of_a_flood_is_left() {
+    // given a gateway that has served
+    let mut bench = Bench::for_frames();
+    let (floods, others): (Vec<_>, Vec<_>) = sequences::corpus().into_iter().partition(Sequence::is_flood);
+    assert!(floods.len() >= 10 && others.len() >= 80, "{} and {}", floods.len(), others.len());
+    let run = |bench: &mut Bench, corpus: &[Sequence]| -> Vec<String> {
+        let wrong = corpus.iter().map(|case| (&case.name, bench.run_sequence(case)));
+        wrong
+            .filter(|(_, wrong)| !wrong.is_empty())
+            .map(|(name, it)| format!("{name}\n    {}", it.join("\n    ")))
+            .collect()
+    };
+    // when all are sent, then each has the outcome that its text names
+    let mut wrong = run(&mut bench, &others);
+    let before = bench.held();
+    wrong.extend(run(&mut bench, &floods));
+    assert!(wrong.is_empty(), "{} went otherwise:\n{}", wrong.len(), wrong.join("\n"));
+    // and after the floods the node holds what it held before
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let after = bench.held();
+        if after.descriptors <= before.descriptors + SLACK
+            && after.resident_kib <= before.resident_kib + SLACK_KIB
+        {
+            return println!("before the floods {before:?}, after them {after:?}");
+        }
+        assert!(Instant::now() < until, "before {before:?}, after {after:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Longer than the node keeps any connection without a stream.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Connections to the upstream come and go.
+const SLACK: usize = 16;
+/// An allocator keeps some for later; the largest flood has more bytes than this.
+const SLACK_KIB: usize = 16 << 10;
+
+#[test]
+fn a_wrong_expectation_of_frames_is_reported() {
+    // given a stream that is answered, and one that is reset
+    let mut bench = Bench::for_frames();
+    for (expected, complaint) in sequences::WRONG {
+        // when something else is expected of them
+        let case = &sequence::read("wrong", &[sequences::OF_WRONG, expected].concat())[0];
+        let wrong = bench.run_sequence(case).join("\n");
         // then that is said
         assert!(wrong.contains(complaint), "{complaint:?} is not in {wrong:?}");
     }
