@@ -23,6 +23,7 @@
 use super::case::unescaped;
 use super::frames::{self, Frame, Kind};
 use super::message::Message;
+use super::mutation::{Chance, mutated};
 
 #[derive(Clone, Debug, Default)]
 pub struct Sequence {
@@ -114,6 +115,27 @@ const KINDS: [(&str, Kind); 10] = [
 ];
 
 impl Sequence {
+    /// All that is sent.
+    pub fn bytes(&self) -> Vec<u8> {
+        let sent = self.steps().into_iter().filter_map(|step| match step {
+            Step::Send(bytes) => Some(bytes),
+            Step::WaitFor(_) => None,
+        });
+        sent.flatten().collect()
+    }
+
+    /// With damages within frames, whose lengths are right all the same.
+    pub fn damaged(&self, other: &Self, chance: &mut Chance) -> Self {
+        let mut damaged = self.clone();
+        for item in &mut damaged.items {
+            let Item::Frame(frame) = item else { continue };
+            if *chance.pick(&[true, false]) {
+                frame.payload = mutated(&frame.payload, &other.bytes(), chance);
+            }
+        }
+        damaged
+    }
+
     pub fn is_flood(&self) -> bool {
         self.items.iter().any(|item| matches!(item, Item::Repeat { .. }))
     }
@@ -203,7 +225,7 @@ pub fn read(topic: &str, text: &str) -> Vec<Sequence> {
             "^" => it.items.push(frame(rest, &place)),
             "%" => {
                 let (method, path) = rest.split_once(' ').expect("a method and a path");
-                it.payload(&place).extend(plain(method, path));
+                it.payload(&place).extend(plain(method, &unescaped(path, &place)));
             }
             ":" | "+" => {
                 let (name, value) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -244,12 +266,12 @@ pub fn read(topic: &str, text: &str) -> Vec<Sequence> {
 }
 
 /// A plain request's pseudo-header fields.
-pub fn plain(method: &str, path: &str) -> Vec<u8> {
+pub fn plain(method: &str, path: &[u8]) -> Vec<u8> {
     frames::block(&[
         (":method", method.as_bytes()),
         (":scheme", b"http"),
         (":authority", b"api.example"),
-        (":path", path.as_bytes()),
+        (":path", path),
     ])
 }
 

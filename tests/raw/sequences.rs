@@ -33,12 +33,12 @@ impl Bench {
         Self::with_timeouts(TIMEOUTS)
     }
 
-    /// What is wrong with a sequence's outcome; empty: nothing.
-    pub fn run_sequence(&mut self, case: &Sequence) -> Vec<String> {
+    /// What is wrong with a sequence's outcome; empty: nothing. `piece`: so many bytes are sent at a time.
+    pub fn run_sequence(&mut self, case: &Sequence, piece: usize) -> Vec<String> {
         let (mut wrong, mut victims) = (Vec::new(), Vec::new());
         let to = self.gateway();
         let mut talk = std::thread::scope(|scope| {
-            let talk = scope.spawn(|| carry_out(case, to));
+            let talk = scope.spawn(|| carry_out(case, to, piece));
             while case.is_flood() && (victims.is_empty() || !talk.is_finished()) {
                 victims.push(self.victim(&mut Client::connect(to), &mut wrong));
             }
@@ -97,8 +97,8 @@ fn by_http2(message: &Message) -> Message {
     message
 }
 
-fn carry_out(case: &Sequence, to: std::net::SocketAddr) -> Talk {
-    let mut talk = if case.bare { Talk::bare(to) } else { Talk::begun(to) };
+fn carry_out(case: &Sequence, to: std::net::SocketAddr, piece: usize) -> Talk {
+    let mut talk = if case.bare { Talk::bare(to, piece) } else { Talk::begun(to, piece) };
     for step in case.steps() {
         match step {
             Step::Send(bytes) => talk.send(&bytes),
