@@ -101,6 +101,18 @@ const FLAGS: [(&str, u8); 5] = [
     ("priority", 0x20),
 ];
 
+/// Fields that decide something, and others.
+const NAMES: [&str; 8] = [
+    "x-a",
+    "content-length",
+    "host",
+    "expect",
+    "cookie",
+    "x-forwarded-for",
+    "quorumgate-x",
+    "content_length",
+];
+
 const KINDS: [(&str, Kind); 10] = [
     ("DATA", Kind::Data),
     ("HEADERS", Kind::Headers),
@@ -124,13 +136,18 @@ impl Sequence {
         sent.flatten().collect()
     }
 
-    /// With damages within frames, whose lengths are right all the same.
+    /// With damages within frames, whose lengths are right all the same, and with more fields.
     pub fn damaged(&self, other: &Self, chance: &mut Chance) -> Self {
         let mut damaged = self.clone();
         for item in &mut damaged.items {
             let Item::Frame(frame) = item else { continue };
-            if *chance.pick(&[true, false]) {
-                frame.payload = mutated(&frame.payload, &other.bytes(), chance);
+            match (frame.kind, chance.pick(&[0, 1, 2, 3])) {
+                (Kind::Headers | Kind::Continuation, 0 | 1) => {
+                    let value = mutated(chance.pick(&["5", "a", "/b"]).as_bytes(), b"", chance);
+                    frame.payload.extend(frames::literal(chance.pick(&NAMES).as_bytes(), &value));
+                }
+                (_, 0 | 2) => frame.payload = mutated(&frame.payload, &other.bytes(), chance),
+                _ => {}
             }
         }
         damaged
