@@ -101,6 +101,7 @@ impl Received {
     ) -> Result<Self, Refusal> {
         check_method(&parts)?;
         check_names(&parts.headers)?;
+        check_values(&parts.headers)?;
         let host = host(&parts)?;
         check_path(parts.uri.path()).map_err(|why| Refusal::Malformed { why })?;
         if !parts.uri.query().is_none_or(str::is_ascii) {
@@ -186,7 +187,8 @@ fn check_method(parts: &Parts) -> Result<(), Refusal> {
             Err(Refusal::NotSupported { what: "CONNECT" })
         }
         Method::TRACE => Err(Refusal::NotSupported { what: "TRACE" }),
-        Method::OPTIONS if parts.uri == "*" => Err(Refusal::NotSupported { what: "OPTIONS *" }),
+        // In HTTP/2, it stands beside an authority.
+        Method::OPTIONS if parts.uri.path() == "*" => Err(Refusal::NotSupported { what: "OPTIONS *" }),
         _ => Ok(()),
     }
 }
@@ -204,6 +206,20 @@ fn check_names(headers: &HeaderMap) -> Result<(), Refusal> {
     };
     if headers.keys().any(deceives) {
         return Err(Refusal::Malformed { why: "a field's name is spelled with an underscore for a hyphen" });
+    }
+    Ok(())
+}
+
+/// Refuses values with blanks around them: HTTP/2 has room for them, and no reader of HTTP/1.1 knows whether they belong to
+/// the value (RFC 9113 section 8.2.1). An upstream that is strict would refuse our request, as if it were to blame.
+fn check_values(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let has_blanks = |value: &HeaderValue| {
+        let bytes = value.as_bytes();
+        is_blank(bytes.first()) || is_blank(bytes.last())
+    };
+    if headers.values().any(has_blanks) {
+        return Err(Refusal::Malformed { why: "a field's value begins or ends with a blank" });
     }
     Ok(())
 }
@@ -531,6 +547,9 @@ mod tests {
             );
         }
         assert!(matches!(ask("OPTIONS", "*"), Err(Refusal::NotSupported { .. })));
+        let asterisk = http::Uri::builder().scheme("http").authority("a").path_and_query("*").build();
+        let second = http::Request::builder().method("OPTIONS").uri(asterisk.expect("a target"));
+        assert!(matches!(check(second.version(Version::HTTP_2)), Err(Refusal::NotSupported { .. })));
         assert!(matches!(ask("GET", "*"), Err(Refusal::Malformed { .. })));
     }
 
@@ -547,6 +566,15 @@ mod tests {
             assert!(matches!(with(lookalike), Err(Refusal::Malformed { .. })), "{lookalike}");
         }
         assert!(with("my_field").is_ok());
+    }
+
+    #[test]
+    fn a_value_has_no_blanks_around_it() {
+        let with = |value: &str| check(http::Request::get("/").header("host", "a").header("x-a", value));
+        for blank in [" 1", "1 ", "\t1", "1\t", " "] {
+            assert!(matches!(with(blank), Err(Refusal::Malformed { .. })), "{blank:?}");
+        }
+        assert!(with("").is_ok() && with("1 2\t3").is_ok());
     }
 
     #[test]

@@ -76,15 +76,7 @@ pub fn read(topic: &str, text: &str) -> Vec<Case> {
             "|" => {
                 let expected =
                     case.expected.last_mut().unwrap_or_else(|| panic!("{place}: no answer before it"));
-                let bytes = unescaped(rest, &place);
-                match &mut expected.message {
-                    None => {
-                        expected.message = Some(Message { line: bytes, fields: Vec::new(), body: Vec::new() })
-                    }
-                    Some(message) if in_body => message.body.extend(bytes),
-                    Some(_) if bytes.is_empty() => in_body = true,
-                    Some(message) => message.fields.push(bytes),
-                }
+                in_body = Message::read_line(&mut expected.message, unescaped(rest, &place), in_body);
             }
             _ => panic!("{place}: {line}"),
         }
@@ -122,7 +114,8 @@ fn answer(text: &str, place: &str) -> Expected {
     expected
 }
 
-fn unescaped(text: &str, place: &str) -> Vec<u8> {
+/// The bytes that a text stands for.
+pub fn unescaped(text: &str, place: &str) -> Vec<u8> {
     let (mut bytes, mut rest) = (Vec::new(), text);
     while let Some((before, escape)) = rest.split_once('\\') {
         bytes.extend_from_slice(before.as_bytes());

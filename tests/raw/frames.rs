@@ -96,20 +96,22 @@ impl Frame {
 
 /// Fields as literals that nobody remembers, without Huffman: names and values may hold any byte.
 pub fn block(fields: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0);
-        for text in [name.as_bytes(), value] {
-            integer(&mut block, 0, 7, text.len());
-            block.extend_from_slice(text);
-        }
+    fields.iter().flat_map(|(name, value)| literal(name.as_bytes(), value)).collect()
+}
+
+/// One such literal.
+pub fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut block = vec![0];
+    for text in [name, value] {
+        integer(&mut block, 0, 7, text.len());
+        block.extend_from_slice(text);
     }
     block
 }
 
 /// A literal that both sides remember.
-pub fn remembered(name: &str, value: &[u8]) -> Vec<u8> {
-    let mut block = block(&[(name, value)]);
+pub fn remembered(name: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut block = literal(name, value);
     block[0] = 0x40;
     block
 }
@@ -136,6 +138,44 @@ fn integer(block: &mut Vec<u8>, pattern: u8, prefix_bits: u32, value: usize) {
     block.push(rest as u8);
 }
 
+/// The status of an answer's fields, of which it is the first one, if the node's table holds nothing of ours.
+pub fn status(block: &[u8]) -> Option<u16> {
+    /// Those of the static table, from [`FIRST`].
+    const STATIC: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
+    const FIRST: u8 = 8;
+    // What the table's size is may be said before.
+    let sized = block.iter().position(|b| b & 0xe0 != 0x20)?;
+    match block[sized..] {
+        [indexed, ..] if indexed & 0x80 != 0 => {
+            STATIC.get(usize::from((indexed & 0x7f).checked_sub(FIRST)?)).copied()
+        }
+        [_, length, ref rest @ ..] => {
+            let text = rest.get(..usize::from(length & 0x7f))?;
+            let digits = if length & 0x80 == 0 { text.to_vec() } else { digits(text) };
+            std::str::from_utf8(&digits).ok()?.parse().ok()
+        }
+        _ => None,
+    }
+}
+
+/// Three digits of Huffman's code (RFC 7541 appendix B): `0` to `2` are five bits, the others six.
+fn digits(text: &[u8]) -> Vec<u8> {
+    let bits: Vec<u8> = text.iter().flat_map(|b| (0..8).rev().map(move |bit| b >> bit & 1)).collect();
+    let number = |bits: &[u8]| bits.iter().fold(0, |all, bit| all << 1 | bit);
+    let (mut at, mut found) = (0, Vec::new());
+    while found.len() < 3 && at + 6 <= bits.len() {
+        let five = number(&bits[at..at + 5]);
+        let (digit, length) =
+            if five < 3 { (five, 5) } else { (number(&bits[at..at + 6]).wrapping_sub(22), 6) };
+        found.push(b'0'.wrapping_add(digit));
+        at += length;
+    }
+    if found.len() < 3 && at + 5 <= bits.len() {
+        found.push(b'0' + number(&bits[at..at + 5]));
+    }
+    found
+}
+
 #[test]
 fn frames_are_written_and_read_as_the_rfcs_print_them() {
     let settings = Frame::settings(&[(3, 100)]);
@@ -150,8 +190,12 @@ fn frames_are_written_and_read_as_the_rfcs_print_them() {
     let mut number = Vec::new();
     integer(&mut number, 0, 5, 1337);
     assert_eq!(number, [31, 154, 10]);
-    assert_eq!(remembered("custom-key", b"custom-header"), b"\x40\x0acustom-key\x0dcustom-header");
+    assert_eq!(remembered(b"custom-key", b"custom-header"), b"\x40\x0acustom-key\x0dcustom-header");
     assert_eq!(indexed(2), [0x82]);
+    // RFC 7541 C.6.1, C.6.2
+    assert_eq!(status(b"\x48\x82\x64\x02"), Some(302));
+    assert_eq!(status(b"\x20\x48\x83\x64\x0e\xff"), Some(307));
+    assert_eq!((status(&[0x88]), status(&[0x8d]), status(b"\x08\x03408")), (Some(200), Some(404), Some(408)));
     let request = Frame::request(1, END_STREAM, &[(":method", b"GET"), ("x\r\ny", b"a\r\nb: c")]);
     assert_eq!(request.flags, END_STREAM | END_HEADERS);
     assert_eq!(request.payload, b"\0\x07:method\x03GET\0\x04x\r\ny\x07a\r\nb: c");

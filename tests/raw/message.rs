@@ -11,6 +11,19 @@ pub struct Message {
     pub body: Vec<u8>,
 }
 
+impl Message {
+    /// One more line of a message that is written down line by line. Whether the next one is of its body.
+    pub fn read_line(so_far: &mut Option<Self>, line: Vec<u8>, in_body: bool) -> bool {
+        match so_far {
+            None => *so_far = Some(Self { line, fields: Vec::new(), body: Vec::new() }),
+            Some(message) if in_body => message.body.extend(line),
+            Some(_) if line.is_empty() => return true,
+            Some(message) => message.fields.push(line),
+        }
+        in_body
+    }
+}
+
 /// What bytes turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reading {
