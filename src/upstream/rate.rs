@@ -32,8 +32,7 @@ impl Credit {
 
     /// The peer was waited for, and then so many bytes went.
     pub fn moved(&mut self, waited: Duration, bytes: u64) {
-        if self.bytes_per_s > 0 {
-            let earned_ms = bytes.saturating_mul(1_000) / self.bytes_per_s;
+        if let Some(earned_ms) = bytes.saturating_mul(1_000).checked_div(self.bytes_per_s) {
             let left = self.left.saturating_sub(waited).saturating_add(Duration::from_millis(earned_ms));
             self.left = left.min(GRACE);
         }
