@@ -1,4 +1,5 @@
 //! `config/examples/routing.yaml`, asked route by route: who sends a request, and what it says of itself, decides where it goes.
+#![allow(clippy::disallowed_methods)] // Upstreams of the test's own.
 
 mod support;
 
@@ -177,7 +178,7 @@ fn a_mirror_gets_the_same_requests_and_neither_delays_nor_fails_them() {
     };
     // when requests are sent, one of them with more than the mirror takes
     let begin = Instant::now();
-    let answers = ["first end", &format!("{} end", "x".repeat(1024)), "second end"].map(|body| post(body));
+    let answers = ["first end", &format!("{} end", "x".repeat(1024)), "second end"].map(post);
     // then they are answered by their own upstream, and wait for no answer of the mirror
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     for answer in &answers {
