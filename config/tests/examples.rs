@@ -75,6 +75,27 @@ fn the_example_of_routing_survives_its_canonical_json() {
 }
 
 #[test]
+fn what_the_readme_shows_of_node_files_is_complete() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let blocks: Vec<&str> = readme
+        .split("```yaml\n# of a node file\n")
+        .skip(1)
+        .map(|block| block.split_once("```").expect("the block ends").0)
+        .collect();
+    assert!(blocks.len() >= 2, "{blocks:?}");
+    for block in blocks {
+        let rest = "name: node-1\ndata: data\ncluster: {listen: \"127.0.0.1:7101\", plaintext: true}\n";
+        let text = format!("{rest}{block}");
+        clean("node.yaml", &text, node::parse(&text, Path::new("/etc/quorumgate")));
+        let schema = jsonschema::validator_for(&quorumgate_config::schema::node()).unwrap();
+        let value = serde_saphyr::from_str(&text).unwrap();
+        let errors: Vec<String> =
+            schema.iter_errors(&value).map(|it| format!("{}: {it}", it.instance_path)).collect();
+        assert!(errors.is_empty(), "{errors:?} in {text}");
+    }
+}
+
+#[test]
 fn the_readmes_routes_are_complete() {
     // given the document of the README, which uses every key of a match
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();

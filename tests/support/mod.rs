@@ -178,12 +178,14 @@ pub struct Node {
 }
 
 impl Node {
-    /// Writes a node file into `folder`; `at`: for peers, clients, operators. `others` may name the node itself.
+    /// Writes a node file into `folder`; `at`: for peers, clients, operators. `others` may name the node itself. `of_http`: what
+    /// else stands in `http`, behind a comma.
     fn placed(
         folder: &Path,
         name: &str,
         at: [SocketAddr; 3],
         others: &[(String, SocketAddr)],
+        of_http: &str,
         settings: &str,
     ) -> Self {
         let [peers, http, admin] = at;
@@ -196,7 +198,7 @@ impl Node {
         let text = format!(
             "name: {name}\ndata: data/{name}\ncluster:\n  listen: {peers}\n{listed}\
              \x20 tls: {{ca: pki/ca.pem, certificate: pki/{name}.pem, key: pki/{name}.key}}\n\
-             http: {{listen: \"{http}\", workers: 1}}\nadmin: {{listen: \"{admin}\"}}\n{settings}"
+             http: {{listen: \"{http}\", workers: 1{of_http}}}\nadmin: {{listen: \"{admin}\"}}\n{settings}"
         );
         let file = folder.join(format!("{name}.yaml"));
         std::fs::write(&file, text).expect("written");
@@ -228,6 +230,11 @@ impl Cluster {
 
     /// As [`Cluster::start`]; `settings` are added to each node's file.
     pub fn start_with(count: usize, gateway: &str, settings: &str) -> Self {
+        Self::start_behind(count, gateway, "", settings)
+    }
+
+    /// As [`Cluster::start_with`]; `of_http` stands in each node file's `http`, behind a comma.
+    pub fn start_behind(count: usize, gateway: &str, of_http: &str, settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let upstream = Upstream::start();
         let names: Vec<String> = (1..=count).map(|number| format!("node-{number}")).collect();
@@ -242,7 +249,7 @@ impl Cluster {
         let others: Vec<(String, SocketAddr)> =
             names.iter().cloned().zip(addresses.iter().map(|[cluster, ..]| *cluster)).collect();
         let place = |(name, at): (&String, &[SocketAddr; 3])| {
-            Node::placed(folder.path(), name, *at, &others, settings)
+            Node::placed(folder.path(), name, *at, &others, of_http, settings)
         };
         let nodes = names.iter().zip(&addresses).map(place).collect();
         let mut cluster = Self { nodes, upstream, folder };
@@ -277,7 +284,7 @@ impl Cluster {
         let others: Vec<(String, SocketAddr)> =
             self.nodes.iter().map(|node| (node.name.clone(), node.peers)).collect();
         let at = [(); 3].map(|()| loopback(port()));
-        self.nodes.push(Node::placed(self.folder.path(), &name, at, &others, ""));
+        self.nodes.push(Node::placed(self.folder.path(), &name, at, &others, "", ""));
         self.start_node(index);
         index
     }
