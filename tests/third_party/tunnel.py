@@ -8,7 +8,7 @@ import h2.connection
 import h2.events
 import h2.settings
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import TextMessage
+from wsproto.events import CloseConnection, TextMessage
 
 AHEAD = 64
 
@@ -71,4 +71,6 @@ def _echo(raw, tls, text, messages):
             http.send_data(stream, waiting[:room])
             waiting = waiting[room:]
         raw.sendall(http.data_to_send())
+    http.send_data(stream, frames.send(CloseConnection(code=1000)), end_stream=True)
+    raw.sendall(http.data_to_send())
     return f"{messages} messages came back in order"
