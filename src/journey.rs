@@ -52,11 +52,11 @@ use received::{Arrival, Received, RequestId, RequestIds};
 /// The router's published table, as a request sees it.
 pub trait Routes: Send + Sync {
     /// The route that takes this request. Reads an immutable table; never waits. Looks at the token only where a route wants
-    /// claims of it.
+    /// claims of it. If none takes it and one might with a good token, which its is not, that one: it will refuse it, after
+    /// it was counted.
     ///
     /// # Errors
-    /// [`Refusal::NoConfiguration`], [`Refusal::NoRoute`] or [`Refusal::MethodNotAllowed`]; [`Refusal::Auth`], if a route might
-    /// take it with a good token, and its is none.
+    /// [`Refusal::NoConfiguration`], [`Refusal::NoRoute`] or [`Refusal::MethodNotAllowed`].
     fn find(&self, received: &Received, bearer: &mut Bearer<'_>) -> Result<Arc<RouteRule>, Refusal>;
 }
 

@@ -162,8 +162,7 @@ impl Routed {
     /// Finds the route.
     ///
     /// # Errors
-    /// No configuration, no route, or not with this method, or not without a good token; or no leader's word yet that this
-    /// is the configuration.
+    /// No configuration, no route, or not with this method; or no leader's word yet that this is the configuration.
     pub fn find(gateway: &Gateway, received: Received) -> Result<Self, Refusal> {
         let now = || gateway.world.clock.wall();
         let mut bearer = Bearer::new(&gateway.tokens, received.headers(), &now);
