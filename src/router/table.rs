@@ -141,7 +141,11 @@ impl<T> Table<T> {
     ///
     /// # Errors
     /// [`NoMatch`], with the methods that would do.
-    pub fn find(&self, asked: &Asked<'_>, mut agrees: impl FnMut(&Entry<T>) -> bool) -> Result<&T, NoMatch<'_, T>> {
+    pub fn find(
+        &self,
+        asked: &Asked<'_>,
+        mut agrees: impl FnMut(&Entry<T>) -> bool,
+    ) -> Result<&T, NoMatch<'_, T>> {
         let (found, _) = self.search(asked, &mut agrees);
         match found.best {
             Some(best) => Ok(&best.entry.value),
