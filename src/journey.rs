@@ -52,11 +52,11 @@ use received::{Arrival, Received, RequestId, RequestIds};
 /// The router's published table, as a request sees it.
 pub trait Routes: Send + Sync {
     /// The route that takes this request. Reads an immutable table; never waits. Looks at the token only where a route wants
-    /// claims of it.
+    /// claims of it. If none takes it and one might with a good token, which its is not, that one: it will refuse it, after
+    /// it was counted.
     ///
     /// # Errors
-    /// [`Refusal::NoConfiguration`], [`Refusal::NoRoute`] or [`Refusal::MethodNotAllowed`]; [`Refusal::Auth`], if a route might
-    /// take it with a good token, and its is none.
+    /// [`Refusal::NoConfiguration`], [`Refusal::NoRoute`] or [`Refusal::MethodNotAllowed`].
     fn find(&self, received: &Received, bearer: &mut Bearer<'_>) -> Result<Arc<RouteRule>, Refusal>;
 }
 
@@ -193,7 +193,8 @@ pub async fn answer(
     let grpc = grpc::content_type(&parts.headers).filter(|_| method != Method::CONNECT).cloned();
     // The messages of a call come when there is something to say.
     let credit = Credit::new(if grpc.is_some() { 0 } else { limits.body_rate_min });
-    let body = ClientBody::new(incoming, limits.body_bytes_max, limits.body_idle_timeout, credit);
+    let (bytes_max, patience) = (limits.body_bytes_max, limits.body_idle_timeout);
+    let body = ClientBody::new(incoming, parts.version, bytes_max, patience, credit);
     let mut trail = Trail { grpc, trace: trace::trace_id(&parts.headers), ..Trail::default() };
     let outcome = match Received::check(parts, body, arrival.clone(), limits.body_bytes_max) {
         Ok(received) => journey(gateway, received, &mut trail).await,

@@ -3,6 +3,7 @@
 
 mod actions;
 mod amounts;
+mod bounds;
 mod routes;
 
 use crate::draft::Draft;
@@ -134,6 +135,7 @@ pub(crate) fn check(draft: &Draft) -> Vec<Finding> {
     check_issuers(draft, &mut findings);
     check_plans_and_tenants(draft, &mut findings);
     amounts::check(draft, &mut findings);
+    bounds::check(draft, &mut findings);
     routes::check(draft, &mut findings);
     findings.0
 }

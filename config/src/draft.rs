@@ -12,7 +12,7 @@ mod lifecycle;
 mod matching;
 pub(crate) mod node;
 mod quota;
-mod route;
+pub(crate) mod route;
 mod upstream;
 
 use std::collections::BTreeMap;

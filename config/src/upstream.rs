@@ -1,5 +1,6 @@
 //! Upstreams: where requests go.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,14 @@ pub struct Upstream {
 impl Upstream {
     /// The longest timeout that a document may ask for.
     pub const TIMEOUT_MAX: Duration = Duration::from_secs(3_600);
+    /// What a timeout may be.
+    pub const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Self::TIMEOUT_MAX;
+    /// Endpoints of one upstream.
+    pub const ENDPOINTS_MAX: usize = 1_000;
+    /// What `connections_max` may be.
+    pub const CONNECTIONS: RangeInclusive<u32> = 1..=65_536;
+    /// What `streams_max` may be.
+    pub const STREAMS: RangeInclusive<u32> = 1..=1_000;
 
     /// An upstream with the defaults of a document: 1 s to connect, 10 s for a response's head, 30 s of silence,
     /// unused connections kept for 60 s, silent tunnels for 5 min, 256 connections of HTTP/1.1, or of 100 requests each of HTTP/2.

@@ -16,7 +16,7 @@ pub async fn show(State(door): State<Arc<Door>>) -> axum::Json<Value> {
         .filter_map(|route| {
             let lifecycle = route.lifecycle.as_ref()?;
             let callers = counted.get(&(route.name.clone(), lifecycle.version.clone()));
-            let top = callers.map(|callers| callers.top()).unwrap_or_default();
+            let (top, others) = callers.map(|callers| callers.top()).unwrap_or_default();
             let top = top.into_iter().map(|(tenant, calls)| {
                 json!({
                     "tenant": tenant.map(TenantId::as_str),
@@ -31,7 +31,7 @@ pub async fn show(State(door): State<Arc<Door>>) -> axum::Json<Value> {
                 "deprecated_s": lifecycle.deprecated.map(u64::from),
                 "sunset_s": lifecycle.sunset.map(u64::from),
                 "requests": callers.map_or(0, |callers| callers.total()),
-                "others": callers.map_or(0, |callers| callers.floor()),
+                "others": others,
                 "callers": top.collect::<Vec<_>>(),
             }))
         })

@@ -163,8 +163,8 @@ impl Routed {
     /// Finds the route.
     ///
     /// # Errors
-    /// No configuration, no route, or not with this method or protocol, or not without a good token; or no leader's word yet
-    /// that this is the configuration.
+    /// No configuration, no route, or not with this method or protocol; or no leader's word yet that this is the
+    /// configuration.
     pub fn find(gateway: &Gateway, received: Received) -> Result<Self, Refusal> {
         let now = || gateway.world.clock.wall();
         let mut bearer = Bearer::new(&gateway.tokens, received.headers(), &now);

@@ -11,7 +11,7 @@ use super::table::{NoMatch, Table};
 #[derive(Debug)]
 pub struct Explanation<'t, T> {
     /// The route that takes it.
-    pub winner: Result<&'t Entry<T>, NoMatch>,
+    pub winner: Result<&'t Entry<T>, NoMatch<'t, T>>,
     /// Other routes with its path or its host, and why they do not take it. The preferred first.
     pub others: Vec<(&'t Entry<T>, Why<'t>)>,
 }
@@ -71,7 +71,7 @@ impl<T> Table<T> {
         }
         let winner = found
             .map(|found| found.entry)
-            .ok_or_else(|| self.no_match(asked, searched.lacks_claims, &mut { agrees }));
+            .ok_or_else(|| self.no_match(asked, searched.lacking, &mut { agrees }));
         Explanation { winner, others }
     }
 }

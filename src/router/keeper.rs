@@ -23,7 +23,6 @@ use tracing::{error, info, warn};
 use super::asked::Asked;
 use super::compile::{Published, Source, compile};
 use super::entry::Entry;
-use super::table::NoMatch;
 use crate::auth::{AccessRule, Bearer, secrets};
 use crate::journey;
 use crate::journey::evidence::RouteRule;
@@ -98,20 +97,21 @@ impl journey::Routes for Routes {
             let identity = bearer.look(&rule.verifiers).identity().ok().filter(|who| rule.knows(who));
             identity.is_some_and(|who| entry.unmet_claim(|claim, text| who.has(claim, text)).is_none())
         };
-        let found = published.table.find(&Asked::of(received), agrees);
-        // With a good token it might be let in. Whose is good and says something else has come to the wrong place.
-        if let Err(NoMatch { lacks_claims: true, .. }) = &found
-            && let Err(refusal) = bearer.look(&published.verifiers).identity()
+        let none = match published.table.find(&Asked::of(received), agrees) {
+            Ok(rule) => return Ok(Arc::clone(rule)),
+            Err(none) => none,
+        };
+        // With a good token it might be let in, so the route itself says what is wrong with this one, and counts whose it is
+        // by address before. Whose token is good and says something else has come to the wrong place.
+        if let Some(rule) = none.lacking
+            && bearer.look(&published.verifiers).identity().is_err()
         {
-            return Err(refusal.clone().into());
+            return Ok(Arc::clone(rule));
         }
-        match found {
-            Ok(rule) => Ok(Arc::clone(rule)),
-            Err(none) if none.allowed.is_empty() => {
-                Err(Refusal::NoRoute { method: method.clone(), path: path.to_owned() })
-            }
-            Err(none) => Err(Refusal::MethodNotAllowed { method: method.clone(), allowed: none.allowed }),
+        if none.allowed.is_empty() {
+            return Err(Refusal::NoRoute { method: method.clone(), path: path.to_owned() });
         }
+        Err(Refusal::MethodNotAllowed { method: method.clone(), allowed: none.allowed })
     }
 }
 

@@ -1,10 +1,14 @@
 use std::path::Path;
 
 use cluster::state::ids::Revision;
-use cluster::world::Disk;
+use cluster::world::{Disk, UnixMs};
 
 use super::super::compile::tests::{document, find};
 use super::*;
+use crate::auth::Tokens;
+use crate::journey::caller::Caller;
+use crate::journey::received::{Arrival, RequestId};
+use crate::upstream::body::ClientBody;
 use crate::world::small::Small;
 
 /// Outlives its child.
@@ -123,4 +127,39 @@ async fn a_refused_revision_leaves_the_last_good_one_in_force() {
     assert_eq!(town.revision(), Some(1));
     let problem = town.routes.problem().expect("a problem");
     assert!(problem.contains("revision 1 stays in force") && problem.contains("fingerprint"), "{problem}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_known_at_a_route_with_claims_is_counted_there_and_refused() {
+    // given a route with claims that is counted by address, and no other
+    let town = town(Some(vec![b's'; 32])).await;
+    let mut document = document();
+    let matches = &mut document.routes[0].matches;
+    matches.claims = [("plan".to_owned(), vec!["gold".to_owned()])].into();
+    matches.methods = vec!["GET".to_owned()];
+    let document = Some(Arc::new(document));
+    let view = View { revision: Revision(1), document, secret: Some([7; 16]), ..View::default() };
+    town.views.send_replace(Arc::new(view));
+    town.until(|routes| routes.load().is_some()).await;
+    // when requests come without a token, or with a bad one
+    let tokens = Tokens::new(10);
+    for (method, token) in [("GET", None), ("GET", Some("Bearer a.b.c")), ("PUT", Some("Bearer a.b.c"))] {
+        let mut request = http::Request::builder().method(method).uri("/api/x").header("host", "h");
+        if let Some(token) = token {
+            request = request.header("authorization", token);
+        }
+        let (parts, ()) = request.body(()).expect("well-formed").into_parts();
+        let caller = Arc::new(Caller::plain(([127, 0, 0, 1], 4000).into()));
+        let arrival = Arrival { id: RequestId(7), caller, at: tokio::time::Instant::now() };
+        let received = Received::check(parts, ClientBody::empty(), arrival, 100).expect("well-formed");
+        let now = || UnixMs(0);
+        let mut bearer = Bearer::new(&tokens, received.headers(), &now);
+        let rule = journey::Routes::find(&town.routes, &received, &mut bearer).expect("the route");
+        // then the route's own quota counts them, before it refuses them for what was found out already
+        assert_eq!(rule.screens.len(), 1);
+        let looked = bearer.into_looked();
+        assert!(looked.is_some());
+        let known = tokens.authenticate(&rule.access, received.headers(), looked, UnixMs(0));
+        assert!(known.is_err(), "{method} {token:?}: {known:?}");
+    }
 }

@@ -65,19 +65,21 @@ pub(super) struct Shelf {
 
 /// No route takes the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoMatch {
-    /// Methods with which a route would take all the rest of it; sorted. Empty: no route takes it at all.
+pub struct NoMatch<'t, T> {
+    /// Methods with which a route would take all the rest of it; sorted. Empty: no route takes it at all. Those of routes
+    /// with claims are told where there are no others, so that no token is looked at for an answer that needs none.
     pub allowed: Vec<String>,
-    /// Whether a route takes it but for the claims of its token.
-    pub lacks_claims: bool,
+    /// The preferred of the routes that the token does not agree with: of those that take the rest, else of those that take
+    /// it but for the method.
+    pub lacking: Option<&'t T>,
 }
 
 /// What a search of the table has come to.
 pub(super) struct Search<'t, T> {
     /// The best of the routes that take the request.
     pub(super) best: Option<Candidate<'t, T>>,
-    /// Whether a route would that the token does not agree with.
-    pub(super) lacks_claims: bool,
+    /// The best of those that would, if the token agreed. All of them were looked at where nothing takes the request.
+    pub(super) lacking: Option<Candidate<'t, T>>,
 }
 
 impl<T> Table<T> {
@@ -139,11 +141,15 @@ impl<T> Table<T> {
     ///
     /// # Errors
     /// [`NoMatch`], with the methods that would do.
-    pub fn find(&self, asked: &Asked<'_>, mut agrees: impl FnMut(&Entry<T>) -> bool) -> Result<&T, NoMatch> {
+    pub fn find(
+        &self,
+        asked: &Asked<'_>,
+        mut agrees: impl FnMut(&Entry<T>) -> bool,
+    ) -> Result<&T, NoMatch<'_, T>> {
         let (found, _) = self.search(asked, &mut agrees);
         match found.best {
             Some(best) => Ok(&best.entry.value),
-            None => Err(self.no_match(asked, found.lacks_claims, &mut agrees)),
+            None => Err(self.no_match(asked, found.lacking, &mut agrees)),
         }
     }
 
@@ -154,7 +160,7 @@ impl<T> Table<T> {
         agrees: &mut impl FnMut(&Entry<T>) -> bool,
     ) -> (Search<'_, T>, usize) {
         let (mut best, mut looked): (Option<Candidate<'_, T>>, usize) = (None, 0);
-        let mut lacks_claims = false;
+        let mut lacking = None;
         self.walk(asked.path, &mut |shelf| {
             for (host, places) in shelf.of_host(asked.host) {
                 for place in places {
@@ -167,7 +173,7 @@ impl<T> Table<T> {
                         continue;
                     }
                     if next.entry.has_claims() && !agrees(next.entry) {
-                        lacks_claims = true;
+                        prefer(&mut lacking, next);
                         continue;
                     }
                     best = Some(next);
@@ -175,26 +181,44 @@ impl<T> Table<T> {
                 }
             }
         });
-        (Search { best, lacks_claims }, looked)
+        (Search { best, lacking }, looked)
     }
 
-    pub(super) fn no_match(
-        &self,
+    /// - `lacking`: what a search has found.
+    pub(super) fn no_match<'t>(
+        &'t self,
         asked: &Asked<'_>,
-        lacks_claims: bool,
+        lacking: Option<Candidate<'t, T>>,
         agrees: &mut impl FnMut(&Entry<T>) -> bool,
-    ) -> NoMatch {
-        let mut methods = BTreeSet::new();
+    ) -> NoMatch<'t, T> {
+        let (mut methods, mut with_claims) = (BTreeSet::new(), Vec::new());
         self.walk(asked.path, &mut |shelf| {
-            for (_, places) in shelf.of_host(asked.host) {
-                let entries = places.iter().map(|place| &self.entries[*place]);
-                let fitting =
-                    entries.filter(|entry| entry.fits_path(asked.path) && entry.unmet(asked).is_none());
-                let fitting = fitting.filter(|entry| !entry.has_claims() || agrees(entry));
-                methods.extend(fitting.flat_map(|entry| &entry.matches().methods));
+            for (host, places) in shelf.of_host(asked.host) {
+                let all = places.iter().map(|place| Candidate { entry: &self.entries[*place], host });
+                for next in all {
+                    if !next.entry.fits_path(asked.path) || next.entry.unmet(asked).is_some() {
+                        continue;
+                    }
+                    if next.entry.has_claims() {
+                        with_claims.push(next);
+                    } else {
+                        methods.extend(&next.entry.matches().methods);
+                    }
+                }
             }
         });
-        NoMatch { allowed: methods.into_iter().cloned().collect(), lacks_claims }
+        let mut lacking_method = None;
+        if methods.is_empty() {
+            for next in with_claims {
+                if agrees(next.entry) {
+                    methods.extend(&next.entry.matches().methods);
+                } else {
+                    prefer(&mut lacking_method, next);
+                }
+            }
+        }
+        let lacking = lacking.or(lacking_method).map(|lacking| &lacking.entry.value);
+        NoMatch { allowed: methods.into_iter().cloned().collect(), lacking }
     }
 
     /// Every shelf, whatever the path.
@@ -232,6 +256,13 @@ impl<T> Table<T> {
             see(&node.beyond);
         }
         see(&node.below);
+    }
+}
+
+/// Keeps the preferred of the two.
+fn prefer<'t, T>(best: &mut Option<Candidate<'t, T>>, next: Candidate<'t, T>) {
+    if best.is_none_or(|best| next.compare(&best).0 == Ordering::Less) {
+        *best = Some(next);
     }
 }
 

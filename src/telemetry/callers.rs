@@ -1,8 +1,8 @@
 //! Who calls a version most, in bounded memory. Pure; the time is an argument.
 //!
 //! When all places are taken, a new caller gets that of the one with the fewest calls, and its count, for it may have been
-//! there before. So counts are never too low; each says by how much it may be too high, and whoever made more calls than
-//! [`Callers::floor`] is there. Source: Metwally, Agrawal and El Abbadi, "Efficient computation of frequent and top-k elements
+//! there before. So counts are never too low; each says by how much it may be too high, and whoever made more calls than the
+//! floor is there. Source: Metwally, Agrawal and El Abbadi, "Efficient computation of frequent and top-k elements
 //! in data streams", 2005, "space saving"; merged as in Agarwal and others, "Mergeable summaries", 2012.
 
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ pub struct Callers {
     calls: BTreeMap<Option<TenantId>, Calls>,
     /// Of all callers.
     total: u64,
+    /// Who is not there made no more calls than so many.
     floor: u64,
 }
 
@@ -72,17 +73,14 @@ impl Callers {
         self.total
     }
 
-    /// Who is not there made no more calls than so many.
-    pub fn floor(&self) -> u64 {
-        self.floor
-    }
-
-    /// The most calls first, at most [`Callers::LEN_MAX`].
-    pub fn top(&self) -> Vec<(Option<&TenantId>, Calls)> {
+    /// The most calls first, at most [`Callers::LEN_MAX`]; who is not among them made no more calls than the number beside.
+    pub fn top(&self) -> (Vec<(Option<&TenantId>, Calls)>, u64) {
         let mut all: Vec<_> = self.calls.iter().map(|(tenant, calls)| (tenant.as_ref(), *calls)).collect();
         all.sort_by_key(|(tenant, calls)| (std::cmp::Reverse(calls.count), *tenant));
+        // A sum may hold more than are shown.
+        let others = all.get(Self::LEN_MAX).map_or(self.floor, |(_, calls)| calls.count.max(self.floor));
         all.truncate(Self::LEN_MAX);
-        all
+        (all, others)
     }
 }
 
@@ -110,13 +108,28 @@ mod tests {
             callers.record(tenant(number).as_ref(), UnixMs(at as u64));
         }
         callers.record(None, UnixMs(9));
-        let top = callers
-            .top()
-            .into_iter()
-            .map(|(who, calls)| (who.cloned(), calls.count, calls.over, calls.last.0));
+        let (top, others) = callers.top();
+        let top = top.into_iter().map(|(who, calls)| (who.cloned(), calls.count, calls.over, calls.last.0));
         let wanted = [(tenant(3), 3, 0, 4), (tenant(1), 2, 0, 5), (None, 1, 0, 9), (tenant(2), 1, 0, 3)];
         assert_eq!(top.collect::<Vec<_>>(), wanted);
-        assert_eq!((callers.total(), callers.floor()), (7, 0));
+        assert_eq!((callers.total(), others), (7, 0));
+    }
+
+    #[test]
+    fn callers_that_a_sum_holds_and_does_not_show_are_among_the_others() {
+        // given two threads with as many callers each as are told apart, all of three calls
+        let mut threads = [Callers::default(), Callers::default()];
+        for (thread, callers) in threads.iter_mut().enumerate() {
+            for number in 0..3 * Callers::LEN_MAX {
+                let number = thread * Callers::LEN_MAX + number % Callers::LEN_MAX;
+                callers.record(tenant(number).as_ref(), UnixMs(1));
+            }
+        }
+        // when they are merged, then those that are not shown made three calls, too
+        let [mut sum, other] = threads;
+        sum.add(&other);
+        let (top, others) = sum.top();
+        assert_eq!((top.len(), others), (Callers::LEN_MAX, 3));
     }
 
     proptest! {
@@ -140,8 +153,14 @@ mod tests {
             for (who, count) in &exact {
                 match sum.calls.get(who) {
                     Some(calls) => prop_assert!(*count <= calls.count && calls.count - calls.over <= *count),
-                    None => prop_assert!(*count <= sum.floor()),
+                    None => prop_assert!(*count <= sum.floor),
                 }
+            }
+            // and so does what is shown of it
+            let (top, others) = sum.top();
+            let shown: BTreeMap<_, _> = top.into_iter().collect();
+            for (who, count) in &exact {
+                prop_assert!(shown.contains_key(&who.as_ref()) || *count <= others);
             }
         }
     }

@@ -7,6 +7,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use config::upstream::Protocol;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
@@ -108,6 +110,8 @@ pub struct ClientBody {
     incoming: Option<Incoming>,
     bytes_max: u64,
     left_bytes: u64,
+    /// Whether it comes over HTTP/2, where hyper takes some resets for an end.
+    is_http2: bool,
     silence: Silence,
     ended: Option<oneshot::Sender<Result<(), BodyFault>>>,
     copy: Option<Copying>,
@@ -117,10 +121,18 @@ pub struct ClientBody {
 
 impl ClientBody {
     /// Takes at most `bytes_max` and waits at most `patience` for each next piece, for all of them as `credit` says.
-    pub fn new(incoming: Incoming, bytes_max: u64, patience: Duration, credit: Credit) -> Self {
+    ///
+    /// - `version`: in which it comes.
+    pub fn new(
+        incoming: Incoming,
+        version: Version,
+        bytes_max: u64,
+        patience: Duration,
+        credit: Credit,
+    ) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
-        let silence = Silence::new(patience, credit);
-        Self { incoming, bytes_max, left_bytes: bytes_max, silence, ..Self::empty() }
+        let (silence, is_http2) = (Silence::new(patience, credit), version == Version::HTTP_2);
+        Self { incoming, bytes_max, left_bytes: bytes_max, is_http2, silence, ..Self::empty() }
     }
 
     /// A body that is there already.
@@ -139,6 +151,7 @@ impl ClientBody {
             incoming: None,
             bytes_max: 0,
             left_bytes: 0,
+            is_http2: false,
             silence: Silence::new(Duration::ZERO, Credit::endless()),
             ended: None,
             copy: None,
@@ -177,12 +190,16 @@ impl ClientBody {
             return Poll::Ready(Some(Ok(Frame::data(whole))));
         }
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let Poll::Ready(next) = Pin::new(incoming).poll_frame(cx) else {
+        let Poll::Ready(next) = Pin::new(&mut *incoming).poll_frame(cx) else {
             ready!(self.silence.poll(cx));
             return Poll::Ready(Some(Err(BodyFault::Silent)));
         };
         self.silence.broken(bytes_of(next.as_ref()));
-        let Some(next) = next else { return Poll::Ready(None) };
+        let Some(next) = next else {
+            // A client that takes its request back has no need of an answer, whatever it had sent of it.
+            let broken_off = self.is_http2 && !incoming.is_end_stream();
+            return Poll::Ready(broken_off.then_some(Err(BodyFault::Broken)));
+        };
         let frame = match next {
             Ok(frame) => cleaned(frame),
             Err(error) if is_malformed(&error) => return Poll::Ready(Some(Err(BodyFault::Malformed))),
@@ -257,16 +274,32 @@ pub struct UpstreamBody {
     incoming: Incoming,
     silence: Silence,
     lease: Option<(Lease, RequestEnd)>,
+    is_http2: bool,
 }
 
 impl UpstreamBody {
     pub(super) fn new(incoming: Incoming, patience: Duration, lease: Lease, request_end: RequestEnd) -> Self {
         let silence = Silence::new(patience, Credit::endless());
-        let mut body = Self { incoming, silence, lease: Some((lease, request_end)) };
+        let is_http2 = lease.speech().0 == Protocol::Http2;
+        let mut body = Self { incoming, silence, lease: Some((lease, request_end)), is_http2 };
         if body.incoming.is_end_stream() {
             body.release();
         }
         body
+    }
+
+    /// Whether a body without more frames was ended by a reset. hyper does not tell one from the other where the reset says
+    /// that there was no error, or that the stream is no longer wanted. An upstream that has answered in full may say so, too,
+    /// to stop a request that it needs no more of (RFC 9113 section 8.1): then what the head announces has come, or, if it
+    /// announces nothing, the request was still on its way.
+    fn is_broken_off(&mut self) -> bool {
+        if !self.is_http2 || self.incoming.is_end_stream() {
+            return false;
+        }
+        match self.incoming.size_hint().exact() {
+            Some(left_bytes) => left_bytes > 0,
+            None => self.lease.as_mut().is_some_and(|(_, end)| end.look() == Some(Ok(()))),
+        }
     }
 
     /// Clean is a connection whose request was sent to its end, too.
@@ -301,6 +334,10 @@ impl Body for UpstreamBody {
                 Poll::Ready(Some(Ok(cleaned(frame))))
             }
             Some(Err(_)) => {
+                self.lease = None;
+                Poll::Ready(Some(Err(BodyFault::Broken)))
+            }
+            None if self.is_broken_off() => {
                 self.lease = None;
                 Poll::Ready(Some(Err(BodyFault::Broken)))
             }

@@ -103,6 +103,11 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
     codings.flat_map(|field| field.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
+/// Tells an upstream of HTTP/2 that we read trailers.
+pub fn tell_trailers(headers: &mut HeaderMap) {
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+}
+
 /// Appends us to `Via`.
 ///
 /// - `received`: the version in which the message came.
@@ -147,7 +152,10 @@ pub fn add_flags(headers: &mut HeaderMap, flags: Option<HeaderValue>) {
 }
 
 /// The head of a request's copy for a mirror: marked as one, and without what was said of the one that paid.
-pub fn mirrored<B>(request: &Request<B>) -> Parts {
+///
+/// - `takes_trailers`: whether the mirror is told that their sender reads trailers. It may speak another version of HTTP than
+///   the upstream, whose head has been made.
+pub fn mirrored<B>(request: &Request<B>, takes_trailers: bool) -> Parts {
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method.clone_from(request.method());
     parts.uri.clone_from(request.uri());
@@ -155,8 +163,11 @@ pub fn mirrored<B>(request: &Request<B>) -> Parts {
     remove(&mut parts.headers, |name| [ADMITTED_NS, SCREENED_NS, CHARGES].contains(name));
     // The copy's body is there as a whole, and says its length itself; there is nothing behind it.
     remove(&mut parts.headers, |name| {
-        [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TRAILER].contains(name)
+        [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TRAILER, header::TE].contains(name)
     });
+    if takes_trailers {
+        tell_trailers(&mut parts.headers);
+    }
     parts.headers.insert(MIRRORED, HeaderValue::from_static("1"));
     parts
 }
@@ -288,6 +299,19 @@ mod tests {
             assert!(!headers.contains_key(gone), "{gone}");
         }
         assert_eq!(headers["x-public"], "2");
+    }
+
+    #[test]
+    fn a_copy_says_of_trailers_what_its_mirror_may_hear() {
+        // given heads for upstreams of both versions, the one of HTTP/2 with what it was told
+        let http1 = Request::from_parts(prepared(get("/a"), None), ());
+        let mut http2 = Request::from_parts(prepared(get("/a"), None), ());
+        tell_trailers(http2.headers_mut());
+        // then a copy of either says it where its own mirror speaks HTTP/2, and nowhere else
+        for head in [&http1, &http2] {
+            assert_eq!(mirrored(head, true).headers["te"], "trailers");
+            assert!(!mirrored(head, false).headers.contains_key("te"));
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! A copy takes a permit before anything of it is made: so its body counts against the bound from its first byte, and
 //! without a permit nothing happens but a count. It is sent once the request's body has gone by as a whole, on a task of its
-//! own, over connections of its own upstream; its deadline runs from the request's head.
+//! own, over connections that only copies use; its deadline runs from the request's head. The permit is kept until both the
+//! task and the bytes are gone.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use cluster::state::key::{Draw, Drawn, share};
 use config::action::Mirror;
 use config::ids::RouteName;
-use config::upstream::Upstream;
+use config::upstream::{Protocol, Upstream};
 use http::Request;
 use http::request::Parts;
 use http_body::Body;
@@ -75,10 +76,12 @@ impl Mirrors {
         match self.permit(mirror, outgoing.request.body()) {
             Err(why) => self.recorder.mirrored(&rule.route.name, why),
             Ok(permit) => {
-                let parts = head::mirrored(&outgoing.request);
+                let permit = Arc::new(permit);
+                let takes_trailers = outgoing.takes_trailers && mirror.upstream.protocol == Protocol::Http2;
+                let parts = head::mirrored(&outgoing.request, takes_trailers);
                 let body = outgoing.request.body_mut();
                 let coming = (!body.is_empty()).then(|| {
-                    let (copying, coming) = Copying::new(mirror.mirror.body_bytes_max);
+                    let (copying, coming) = Copying::new(mirror.mirror.body_bytes_max, Arc::clone(&permit));
                     body.copy_to(copying);
                     coming
                 });
@@ -110,7 +113,7 @@ async fn carry_out(
     recorder: Arc<Recorder>,
     copy: Copy,
     coming: Option<oneshot::Receiver<Copied>>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Arc<OwnedSemaphorePermit>,
 ) {
     let Copy { rule, arrival, parts } = copy;
     let Some(mirror) = &rule.mirror else { return };

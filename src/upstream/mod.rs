@@ -39,7 +39,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use body::{BodyFault, ClientBody, RequestEnd, UpstreamBody};
-use pool::{Lease, Pool};
+use pool::{Lease, Pool, Traffic};
 use tunnel::{Origin, Tunnel};
 use upgrade::Upgrade;
 
@@ -88,13 +88,13 @@ struct Lost {
 /// One of [`Refusal`]'s variants about upstreams, bodies, or overload.
 pub async fn forward(pool: &Pool, outgoing: Outgoing) -> Result<Reply, Refusal> {
     let begin = Instant::now();
-    let Outgoing { rule, upstream, request, mut end, deadline, arrival, upgrade } = outgoing;
+    let Outgoing { rule, upstream, traffic, request, mut end, deadline, arrival, upgrade, .. } = outgoing;
     let upstream = &upstream;
     let host = rule.host.as_ref();
     // What is rare is boxed: every request would carry its size.
-    let lease = match pool.idle(upstream) {
+    let lease = match pool.idle(upstream, traffic) {
         Some(lease) => lease,
-        None => Box::pin(within(deadline, upstream, pool.checkout(upstream, false))).await?,
+        None => Box::pin(within(deadline, upstream, pool.checkout(upstream, traffic, false))).await?,
     };
     let spare = Spare::of(&request, lease.reused);
     let (response, lease) = match exchange(upstream, host, lease, request, &mut end, deadline).await {
@@ -102,7 +102,7 @@ pub async fn forward(pool: &Pool, outgoing: Outgoing) -> Result<Reply, Refusal> 
         Err(lost) => {
             let request = lost.again(spare)?;
             let again = async {
-                let lease = within(deadline, upstream, pool.checkout(upstream, true)).await?;
+                let lease = within(deadline, upstream, pool.checkout(upstream, traffic, true)).await?;
                 exchange(upstream, host, lease, request, &mut end, deadline)
                     .await
                     .map_err(|lost| lost.refusal)
@@ -127,6 +127,7 @@ pub struct Outgoing {
     rule: Arc<RouteRule>,
     /// One of the route's, or its mirror.
     upstream: Arc<Upstream>,
+    traffic: Traffic,
     request: Box<Request<ClientBody>>,
     end: RequestEnd,
     /// The route's, or a call's that comes sooner, and how long it was from the request's arrival.
@@ -134,6 +135,8 @@ pub struct Outgoing {
     arrival: Arrival,
     /// The protocol that it asks for.
     upgrade: Option<Box<Upgrade>>,
+    /// Whether its client reads trailers.
+    takes_trailers: bool,
 }
 
 /// What to do if an idle connection turns out to be closed.
@@ -158,7 +161,7 @@ impl Outgoing {
         let (rule, flags) = (admitted.rule().clone(), admitted.flags());
         let (mut parts, mut body, arrival, spent) = admitted.into_parts();
         let upstream = &rule.upstreams[place];
-        let takes_trailers = upstream.protocol == Protocol::Http2 && head::takes_trailers(&parts.headers);
+        let takes_trailers = head::takes_trailers(&parts.headers);
         let patience = rule.route.timeout.unwrap_or(upstream.response_timeout);
         let sooner = grpc::timeout(&parts.headers).filter(|timeout| *timeout < patience);
         let nonce = || {
@@ -179,8 +182,8 @@ impl Outgoing {
             head::replace_path(&mut parts.uri, |path| paths::renewed(new, &rule.route.matches.path, path))?;
         }
         rule.request_edits().apply(&mut parts.headers);
-        if takes_trailers {
-            parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        if takes_trailers && upstream.protocol == Protocol::Http2 {
+            head::tell_trailers(&mut parts.headers);
         }
         if let Some(upgrade) = &upgrade {
             upgrade.ask(&mut parts.headers);
@@ -200,7 +203,8 @@ impl Outgoing {
         let end = body.watch_end();
         let upstream = Arc::clone(upstream);
         let request = Box::new(Request::from_parts(parts, body));
-        Ok(Self { rule, upstream, request, end, deadline, arrival, upgrade })
+        let traffic = Traffic::Requests;
+        Ok(Self { rule, upstream, traffic, request, end, deadline, arrival, upgrade, takes_trailers })
     }
 
     /// The copy of another one, for `upstream`. It has no deadline but its sender's.
@@ -211,7 +215,9 @@ impl Outgoing {
         mut request: Request<ClientBody>,
     ) -> Self {
         let end = request.body_mut().watch_end();
-        Self { rule, upstream, request: Box::new(request), end, deadline: None, arrival, upgrade: None }
+        let (traffic, request) = (Traffic::Copies, Box::new(request));
+        let (deadline, upgrade, takes_trailers) = (None, None, false);
+        Self { rule, upstream, traffic, request, end, deadline, arrival, upgrade, takes_trailers }
     }
 }
 

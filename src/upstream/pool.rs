@@ -33,10 +33,23 @@ pub struct Pool {
     world: World,
     /// Where relative files of the document are.
     folder: PathBuf,
-    groups: Mutex<BTreeMap<UpstreamName, Arc<Group>>>,
+    requests: Groups,
+    copies: Groups,
 }
 
-/// Connections to one upstream, as one revision of the document describes it.
+type Groups = Mutex<BTreeMap<UpstreamName, Arc<Group>>>;
+
+/// What connections are for. Each kind has its own, and its own bound of them: so copies that a mirror does not answer take
+/// none from the requests of a route whose upstream it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// What clients sent.
+    Requests,
+    /// What mirrors get.
+    Copies,
+}
+
+/// Connections of one kind to one upstream, as one revision of the document describes it.
 #[derive(Debug)]
 struct Group {
     upstream: Arc<Upstream>,
@@ -234,14 +247,15 @@ impl Pool {
     ///
     /// - `folder`: where relative files of the document are.
     pub fn new(world: World, folder: PathBuf) -> Arc<Self> {
-        let pool = Arc::new(Self { world, folder, groups: Mutex::default() });
+        let (requests, copies) = (Groups::default(), Groups::default());
+        let pool = Arc::new(Self { world, folder, requests, copies });
         tokio::spawn(sweep(Arc::downgrade(&pool)));
         pool
     }
 
     /// An idle connection to the endpoint whose turn it is, if there is one. Never waits.
-    pub fn idle(&self, upstream: &Arc<Upstream>) -> Option<Lease> {
-        let group = self.group(upstream);
+    pub fn idle(&self, upstream: &Arc<Upstream>, traffic: Traffic) -> Option<Lease> {
+        let group = self.group(upstream, traffic);
         let permit = group.free.clone().try_acquire_owned().ok()?;
         let endpoint = group.turn.load(Ordering::Relaxed) % group.upstream.endpoints.len();
         let (wire, reused) = group.ready(endpoint)?;
@@ -254,8 +268,13 @@ impl Pool {
     ///
     /// # Errors
     /// [`Refusal::Overloaded`] if none became free in time, [`Refusal::UpstreamUnreachable`] if no endpoint could be reached.
-    pub async fn checkout(&self, upstream: &Arc<Upstream>, fresh: bool) -> Result<Lease, Refusal> {
-        let group = self.group(upstream);
+    pub async fn checkout(
+        &self,
+        upstream: &Arc<Upstream>,
+        traffic: Traffic,
+        fresh: bool,
+    ) -> Result<Lease, Refusal> {
+        let group = self.group(upstream, traffic);
         let permit = group.permit().await?;
         let first = group.turn.fetch_add(1, Ordering::Relaxed);
         let count = group.upstream.endpoints.len();
@@ -274,8 +293,12 @@ impl Pool {
     }
 
     /// The group of this upstream; a new one if the document describes it differently now.
-    fn group(&self, upstream: &Arc<Upstream>) -> Arc<Group> {
-        let mut groups = self.groups.lock();
+    fn group(&self, upstream: &Arc<Upstream>, traffic: Traffic) -> Arc<Group> {
+        let groups = match traffic {
+            Traffic::Requests => &self.requests,
+            Traffic::Copies => &self.copies,
+        };
+        let mut groups = groups.lock();
         match groups.get(&upstream.name) {
             Some(group) if Arc::ptr_eq(&group.upstream, upstream) || group.upstream == *upstream => {
                 group.clone()
@@ -347,9 +370,11 @@ async fn sweep(pool: Weak<Pool>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         let Some(pool) = pool.upgrade() else { return };
-        pool.groups.lock().retain(|_, group| {
-            group.sweep();
-            Arc::strong_count(group) > 1 || !group.is_unused()
-        });
+        for groups in [&pool.requests, &pool.copies] {
+            groups.lock().retain(|_, group| {
+                group.sweep();
+                Arc::strong_count(group) > 1 || !group.is_unused()
+            });
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! What becomes of a route's requests.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::matching::{parse_claim_name, parse_cookie_name, parse_header_name, parse_host};
 use crate::action::{
@@ -268,7 +267,7 @@ pub(super) fn read_mirror(notes: &mut Notes, spot: &Spot<'_>) -> Option<Mirror> 
         spot.size(notes, 0..=Mirror::BODY_BYTES_MAX)
     });
     let timeout = fields.or(notes, "timeout", Mirror::TIMEOUT_DEFAULT, |notes, spot| {
-        spot.duration(notes, Duration::from_millis(1)..=Upstream::TIMEOUT_MAX)
+        spot.duration(notes, Upstream::TIMEOUTS)
     });
     Some(Mirror { upstream: upstream?, share: share?, body_bytes_max, timeout })
 }

@@ -44,8 +44,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>) -> RouteDraft {
     let action = action::read(notes, &mut fields);
     let access = fields.required(notes, "access").and_then(|spot| read_access(notes, &spot));
     let charges = fields.optional("quotas").map(|spot| read_charges(notes, &spot)).unwrap_or_default();
-    let timeouts = Duration::from_millis(1)..=Upstream::TIMEOUT_MAX;
-    let timeout = fields.optional("timeout").and_then(|spot| spot.duration(notes, timeouts));
+    let timeout = fields.optional("timeout").and_then(|spot| spot.duration(notes, Upstream::TIMEOUTS));
     let strip_prefix = fields.or(notes, "strip_prefix", false, |notes, spot| spot.boolean(notes));
     let rewrite = fields.optional("rewrite").and_then(|spot| action::read_rewrite(notes, &spot));
     let upgrades = fields
@@ -107,7 +106,7 @@ fn parse_scope(scope: &str) -> Result<String, Wanted> {
 
 /// RFC 9110 section 7.8: a name, and a version perhaps. What comes after an upgrade is not looked at, so it must not be
 /// requests.
-fn parse_protocol(text: &str) -> Result<String, Wanted> {
+pub(crate) fn parse_protocol(text: &str) -> Result<String, Wanted> {
     const SIGNS: &str = "!#$%&'*+-.^_`|~";
     let token =
         |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || SIGNS.contains(c));

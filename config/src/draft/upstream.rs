@@ -1,6 +1,6 @@
 //! Upstreams.
 
-use std::time::Duration;
+use std::ops::RangeInclusive;
 
 use super::identity::text;
 use crate::ids::UpstreamName;
@@ -23,7 +23,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>, name: &UpstreamName) -> O
     ];
     let mut fields = spot.fields(notes, &known)?;
     let endpoints = fields.required(notes, "endpoints").map(|spot| {
-        let endpoints = spot.texts(notes, 1_000, parse_endpoint);
+        let endpoints = spot.texts(notes, Upstream::ENDPOINTS_MAX, parse_endpoint);
         if matches!(spot.value(), crate::tree::Value::List(list) if list.is_empty()) {
             spot.wrong(notes, "at least one endpoint");
         }
@@ -31,8 +31,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>, name: &UpstreamName) -> O
     });
     let default = Upstream::of(name.clone(), Vec::new());
     let mut time = |notes: &mut Notes, key, default| {
-        let range = Duration::from_millis(1)..=Upstream::TIMEOUT_MAX;
-        fields.or(notes, key, default, |notes, spot| spot.duration(notes, range))
+        fields.or(notes, key, default, |notes, spot| spot.duration(notes, Upstream::TIMEOUTS))
     };
     let connect_timeout = time(notes, "connect_timeout", default.connect_timeout);
     let response_timeout = time(notes, "response_timeout", default.response_timeout);
@@ -40,7 +39,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>, name: &UpstreamName) -> O
     let idle_timeout = time(notes, "idle_timeout", default.idle_timeout);
     let tunnel_idle_timeout = time(notes, "tunnel_idle_timeout", default.tunnel_idle_timeout);
     let connections_max = fields.or(notes, "connections_max", default.connections_max, |notes, spot| {
-        spot.integer(notes, 1..=65_536).and_then(|count| u32::try_from(count).ok())
+        read_count(notes, spot, Upstream::CONNECTIONS)
     });
     let protocols = [("http1", Protocol::Http1), ("http2", Protocol::Http2)];
     let protocol =
@@ -49,7 +48,7 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>, name: &UpstreamName) -> O
         if protocol == Protocol::Http1 {
             spot.wrong_key(notes, "`streams_max` of HTTP/1.1".into(), "`protocol: http2` beside it");
         }
-        spot.integer(notes, 1..=1_000).and_then(|count| u32::try_from(count).ok())
+        read_count(notes, &spot, Upstream::STREAMS)
     });
     let tls_spot = fields.optional("tls");
     let (endpoints_spot, endpoints) = endpoints?;
@@ -69,6 +68,10 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>, name: &UpstreamName) -> O
         Some(spot) => Some(read_tls(notes, &spot)?),
         None => None,
     };
+    // What an empty list is missing has been said.
+    if endpoints.is_empty() {
+        return None;
+    }
     Some(Upstream {
         name: name.clone(),
         endpoints: endpoints.into_iter().map(|(_, endpoint)| endpoint).collect(),
@@ -82,6 +85,11 @@ pub(super) fn read(notes: &mut Notes, spot: &Spot<'_>, name: &UpstreamName) -> O
         streams_max: streams_max.unwrap_or(default.streams_max),
         tls,
     })
+}
+
+fn read_count(notes: &mut Notes, spot: &Spot<'_>, range: RangeInclusive<u32>) -> Option<u32> {
+    let count = spot.integer(notes, u64::from(*range.start())..=u64::from(*range.end()))?;
+    u32::try_from(count).ok()
 }
 
 /// Reads `{ca: ca.pem, server_name: shop.internal, certificate: gateway.pem, key: gateway.key}`.

@@ -14,8 +14,8 @@ type Script = fn(connection: usize, request: usize) -> Act;
 #[derive(Clone, Copy)]
 enum Act {
     SayAfter(Duration, &'static str),
-    /// Says the beginning of a longer body, then breaks the stream.
-    Break,
+    /// Says the beginning of a longer body, whose length it announces or not, then breaks the stream.
+    Break(Option<usize>, Reason),
     /// Has not looked at it.
     Refuse,
     /// Answers, and takes no more on this connection.
@@ -25,6 +25,7 @@ enum Act {
     HangUp,
 }
 
+const BREAK: Act = Act::Break(Some(10), Reason::INTERNAL_ERROR);
 const SAY: Act = Act::SayAfter(Duration::ZERO, "hi");
 
 #[derive(Default)]
@@ -67,13 +68,17 @@ async fn serve(stream: DuplexStream, script: Script, streams_max: u32, connectio
             Act::SayAfter(wait, text) => {
                 tokio::spawn(say(request, respond, wait, text, seen.clone()));
             }
-            Act::Break => {
-                let head = Response::builder().header("content-length", 10).body(()).expect("a head");
+            Act::Break(length, reason) => {
+                let mut head = Response::builder();
+                if let Some(length) = length {
+                    head = head.header("content-length", length);
+                }
+                let head = head.body(()).expect("a head");
                 let mut body = respond.send_response(head, false).expect("it is open");
                 body.send_data("begin".into(), false).expect("it is open");
                 tokio::spawn(async move {
                     sleep(Duration::from_millis(10)).await;
-                    body.send_reset(Reason::INTERNAL_ERROR);
+                    body.send_reset(reason);
                 });
             }
             Act::Trail => {
@@ -262,7 +267,7 @@ async fn a_connection_that_says_goodbye_serves_no_more() {
 async fn a_body_that_breaks_off_is_not_passed_on_as_whole() {
     // given an upstream that breaks a response off, then a client that breaks a request off
     let (mut client, seen) =
-        Client::of_http2(|_, request| if request == 0 { Act::Break } else { SAY }, 100, 2).await;
+        Client::of_http2(|_, request| if request == 0 { BREAK } else { SAY }, 100, 2).await;
     client.send(GET).await;
     let head = read_head(&mut client.stream).await.expect("a head");
     assert!(head.contains("content-length: 10"), "{head}");
@@ -276,6 +281,26 @@ async fn a_body_that_breaks_off_is_not_passed_on_as_whole() {
     sleep(Duration::from_millis(10)).await;
     // then the stream was reset, which is no end of a body
     assert!(seen.bodies.lock()[0].as_ref().is_err_and(Option::is_some), "{:?}", seen.bodies.lock());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_that_calls_itself_no_error_ends_no_body() {
+    let scripts: [Script; 4] = [
+        |_, _| Act::Break(Some(10), Reason::NO_ERROR),
+        |_, _| Act::Break(Some(10), Reason::CANCEL),
+        |_, _| Act::Break(None, Reason::NO_ERROR),
+        |_, _| Act::Break(None, Reason::CANCEL),
+    ];
+    for script in scripts {
+        let (mut client, _) = Client::of_http2(script, 100, 2).await;
+        client.send(GET).await;
+        read_head(&mut client.stream).await.expect("a head");
+        let mut body = Vec::new();
+        client.stream.read_to_end(&mut body).await.expect("it is closed");
+        // then it has neither its length nor its last chunk
+        let body = String::from_utf8(body).expect("text");
+        assert!(body == "begin" || body == "5\r\nbegin\r\n", "{body:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

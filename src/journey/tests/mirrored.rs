@@ -5,6 +5,7 @@ use config::units::Part;
 
 use super::*;
 use crate::upstream::mirror::MirrorRule;
+use crate::upstream::pool::Traffic;
 
 /// The usual route, with all its requests copied to `shadow`.
 fn rule_with(shadow: u16, body_bytes_max: u64) -> Arc<RouteRule> {
@@ -108,4 +109,38 @@ async fn a_body_is_copied_whole_or_not_at_all() {
     sleep(Duration::from_millis(10)).await;
     drop(std::mem::replace(&mut client.stream, tokio::io::duplex(1).0));
     wait_for(&client, "incomplete", 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_is_late_keeps_its_place_until_its_bytes_are_gone() {
+    // given a request whose body takes longer than its copy may, on a node that makes one copy at a time
+    fn script(connection: usize, _: usize) -> Act {
+        if connection == 0 { Act::SayAfter(WEEK, OK) } else { Act::Say(OK) }
+    }
+    let mut client = Client::connect_to(script, rule_with(81, 10)).await;
+    client.send("POST /v1/a HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n").await;
+    wait_for(&client, "slow", 1).await;
+    // then what was copied of it counts, until the body goes on
+    let mut other = client.another().await;
+    assert!(other.ask(GET).await.0.starts_with("http/1.1 200"));
+    wait_for(&client, "busy", 1).await;
+    client.send("1\r\ny\r\n").await;
+    sleep(Duration::from_millis(10)).await;
+    assert!(other.ask(GET).await.0.starts_with("http/1.1 200"));
+    wait_for(&client, "2xx", 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_take_no_connection_from_requests() {
+    // given an upstream to which all connections that there may be are used by copies
+    let client = Client::connect(|_, _| Act::Say(OK)).await;
+    let (pool, upstream) = (&client.gateway.pool, &rule(80).upstreams[0]);
+    let one = pool.checkout(upstream, Traffic::Copies, false).await.expect("a connection");
+    let other = pool.checkout(upstream, Traffic::Copies, false).await.expect("another");
+    // when a request wants one
+    let begin = Instant::now();
+    let own = pool.checkout(upstream, Traffic::Requests, false).await;
+    // then it gets one, at once
+    assert!(own.is_ok() && begin.elapsed() == Duration::ZERO, "{own:?}");
+    drop((one, other));
 }
