@@ -320,7 +320,9 @@ impl Pool {
             return Ok(place);
         }
         if group.shared.iter().map(Shared::count).sum::<usize>() >= group.connections_max() {
-            return Err("as many connections as there may be, all of them full".to_owned());
+            // One that has not looked at a request may look at it the second time.
+            let place = shared.place();
+            return place.ok_or_else(|| "as many connections as there may be, all of them full".to_owned());
         }
         let stream = self.connect(group, endpoint).await?;
         let fresh = shared::begin(&group.upstream, stream).await.map_err(|error| error.to_string())?;

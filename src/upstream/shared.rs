@@ -88,7 +88,9 @@ impl Shared {
 
     /// How many are open.
     pub(super) fn count(&self) -> usize {
-        self.connections.lock().len()
+        let mut connections = self.connections.lock();
+        connections.retain(|connection| !connection.sender.is_closed());
+        connections.len()
     }
 
     /// Lets go of those that were closed, and of those that were unused for too long.

@@ -235,9 +235,12 @@ async fn what_an_upstream_has_not_looked_at_is_sent_again_but_never_a_post() {
     fn hangs_up(connection: usize, request: usize) -> Act {
         if (connection, request) == (0, 1) { Act::HangUp } else { SAY }
     }
-    for script in [refuses as Script, hangs_up] {
-        for (second, status, sent) in [(GET, "200", (2, 3)), (POST, "502", (1, 2))] {
-            let (mut client, seen) = Client::of_http2(script, 100, 2).await;
+    // given room for another connection, and none, but for the one that is lost
+    for (script, connections_max, connections) in
+        [(refuses as Script, 2, 2), (refuses, 1, 1), (hangs_up, 2, 2), (hangs_up, 1, 2)]
+    {
+        for (second, status, sent) in [(GET, "200", (connections, 3)), (POST, "502", (1, 2))] {
+            let (mut client, seen) = Client::of_http2(script, 100, connections_max).await;
             client.ask(GET).await;
             let (head, _) = client.ask(second).await;
             assert!(head.starts_with(&format!("http/1.1 {status}")), "{head}");
