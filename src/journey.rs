@@ -190,8 +190,7 @@ pub async fn answer(
     let (parts, incoming) = request.into_parts();
     let method = parts.method.clone();
     let grpc = grpc::content_type(&parts.headers).cloned();
-    // The messages of a call come when there is something to say.
-    let credit = Credit::new(if grpc.is_some() { 0 } else { limits.body_rate_min });
+    let credit = Credit::new(limits.body_rate_min);
     let body = ClientBody::new(incoming, limits.body_bytes_max, limits.body_idle_timeout, credit);
     let mut trail = Trail { grpc, trace: trace::trace_id(&parts.headers), ..Trail::default() };
     let outcome = match Received::check(parts, body, arrival.clone(), limits.body_bytes_max) {

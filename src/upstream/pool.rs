@@ -24,6 +24,7 @@ use super::body::ClientBody;
 use super::head::host_of;
 use super::shared::{self, Place, Shared};
 use super::stall::Unstalled;
+use super::upload::Upload;
 use crate::refusal::Refusal;
 use crate::tls::calling::Calling;
 
@@ -117,6 +118,14 @@ impl Lease {
         (self.group.upstream.protocol, self.group.upstream.tls.is_some())
     }
 
+    /// How its body fares, where others share the connection.
+    pub(super) fn upload(&self) -> Option<&Upload> {
+        match &self.wire {
+            Wire::Own(_) => None,
+            Wire::Shared(place) => Some(&place.upload),
+        }
+    }
+
     /// Sends a request, and yields the response's head.
     pub fn send(
         &mut self,
@@ -124,7 +133,7 @@ impl Lease {
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<ClientBody>>>> + use<> {
         match &mut self.wire {
             Wire::Own(link) => Either::Left(link.sender.try_send_request(request)),
-            Wire::Shared(place) => Either::Right(place.sender.try_send_request(request)),
+            Wire::Shared(place) => Either::Right(place.send(request)),
         }
     }
 
