@@ -191,8 +191,7 @@ pub async fn answer(
     let method = parts.method.clone();
     // A call is refused with a 200, which would open a tunnel.
     let grpc = grpc::content_type(&parts.headers).filter(|_| method != Method::CONNECT).cloned();
-    // The messages of a call come when there is something to say.
-    let credit = Credit::new(if grpc.is_some() { 0 } else { limits.body_rate_min });
+    let credit = Credit::new(limits.body_rate_min);
     let (bytes_max, patience) = (limits.body_bytes_max, limits.body_idle_timeout);
     let body = ClientBody::new(incoming, parts.version, bytes_max, patience, credit);
     let mut trail = Trail { grpc, trace: trace::trace_id(&parts.headers), ..Trail::default() };

@@ -61,7 +61,7 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// From the request's last byte until the response's head.
     pub response_timeout: Duration,
-    /// Longest silence inside a body, either way.
+    /// Longest silence inside a body, either way, and how long the upstream may take nothing of a request's.
     pub body_idle_timeout: Duration,
     /// An unused connection is closed after this.
     pub idle_timeout: Duration,

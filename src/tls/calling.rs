@@ -2,7 +2,7 @@
 //!
 //! Certificates are always verified: against the CA file that the document names, and the world's wall clock. The files are
 //! looked at again when a connection is made and the last look was a while ago, so that renewed ones are taken up; those
-//! that have become unreadable leave what was read before in force.
+//! that have become unreadable leave what was read before in force, and so does a disk that hangs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,19 +10,22 @@ use std::time::Duration;
 
 use cluster::world::{Clock, Disk, Stream, UnixMs, World};
 use config::upstream::{Protocol, UpstreamTls};
+use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::client::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
-use tokio::sync::{Mutex, oneshot};
-use tokio::time::Instant;
+use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::warn;
 
 /// How long files are believed to be what they were.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long a connection waits for the disk, if what the files said before is known.
+const LOOK_WITHIN: Duration = Duration::from_millis(200);
 
 /// How connections to one upstream are secured.
 pub struct Calling {
@@ -31,6 +34,8 @@ pub struct Calling {
     tls: UpstreamTls,
     protocol: Protocol,
     made: Mutex<Option<Made>>,
+    /// Held by the one who reads the files, for as long as the disk takes.
+    reading: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Made {
@@ -73,7 +78,7 @@ impl Calling {
     /// - `folder`: of relative files.
     /// - `protocol`: what the far end must agree to speak.
     pub fn new(world: World, folder: PathBuf, tls: UpstreamTls, protocol: Protocol) -> Self {
-        Self { world, folder, tls, protocol, made: Mutex::new(None) }
+        Self { world, folder, tls, protocol, made: Mutex::new(None), reading: Arc::default() }
     }
 
     /// Secures a connection that was made to `host`. The deadline is the caller's.
@@ -95,42 +100,60 @@ impl Calling {
         Ok(Box::new(stream))
     }
 
-    /// What the files say now.
+    /// What the files say now; or said, if the disk does not tell in time.
     async fn config(&self) -> Result<Arc<ClientConfig>, String> {
-        let mut made = self.made.lock().await;
-        match &mut *made {
-            Some(made) if made.looked.elapsed() < LOOK_EVERY => return Ok(made.config.clone()),
-            _ => {}
+        if let Some(config) = self.believed() {
+            return Ok(config);
         }
-        let looked = Instant::now();
-        let read = self.read().await;
-        if let (Ok(files), Some(made)) = (&read, &mut *made)
-            && made.files == *files
-        {
-            made.looked = looked;
-            return Ok(made.config.clone());
-        }
-        let renewed = read.and_then(|files| Ok((self.compile(&files)?, files)));
-        match (renewed, &mut *made) {
-            (Ok((config, files)), _) => {
-                *made = Some(Made { files, config: config.clone(), looked });
-                Ok(config)
-            }
-            (Err(why), Some(made)) => {
-                warn!(%why, "files of an upstream's TLS are of no use, those of before stay");
-                made.looked = looked;
-                Ok(made.config.clone())
-            }
-            (Err(why), None) => Err(why),
-        }
+        let old = self.made.lock().as_ref().map(|made| made.config.clone());
+        let Some(old) = old else {
+            let reading = self.reading.clone().lock_owned().await;
+            // Somebody else may have read them meanwhile.
+            return match self.believed() {
+                Some(config) => Ok(config),
+                None => self.look(reading).await,
+            };
+        };
+        let Ok(reading) = self.reading.clone().try_lock_owned() else { return Ok(old) };
+        let looked = timeout(LOOK_WITHIN, self.look(reading)).await;
+        let looked = looked.unwrap_or_else(|_| Err("the disk is silent".to_owned()));
+        looked.or_else(|why| {
+            warn!(%why, "files of an upstream's TLS are of no use, those of before stay");
+            Ok(old)
+        })
     }
 
-    async fn read(&self) -> Result<Files, String> {
+    /// What was read a short while ago. To one caller after that it is not given: the one who looks again.
+    fn believed(&self) -> Option<Arc<ClientConfig>> {
+        let mut made = self.made.lock();
+        let made = made.as_mut()?;
+        if made.looked.elapsed() < LOOK_EVERY {
+            return Some(made.config.clone());
+        }
+        made.looked = Instant::now();
+        None
+    }
+
+    async fn look(&self, reading: OwnedMutexGuard<()>) -> Result<Arc<ClientConfig>, String> {
+        let looked = Instant::now();
+        let files = self.read(reading).await?;
+        let same =
+            self.made.lock().as_ref().filter(|made| made.files == files).map(|made| made.config.clone());
+        if let Some(config) = same {
+            return Ok(config);
+        }
+        let config = self.compile(&files)?;
+        *self.made.lock() = Some(Made { files, config: config.clone(), looked });
+        Ok(config)
+    }
+
+    async fn read(&self, reading: OwnedMutexGuard<()>) -> Result<Files, String> {
         let (told, read) = oneshot::channel();
         let (disk, folder, tls) = (self.world.disk.clone(), self.folder.clone(), self.tls.clone());
         let work = move || {
             // A caller whose deadline has passed asks no more.
             let _ = told.send(Files::read(disk.as_ref(), &folder, &tls));
+            drop(reading);
         };
         self.world.domains.blocking(Box::new(work)).await;
         read.await.map_err(|_| "the TLS files were not read to their end".to_owned())?

@@ -1,6 +1,8 @@
 //! An endpoint with certificates of its own, at the far end of a pipe.
 
-use cluster::world::Disk;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use cluster::world::{BoxFuture, Disk, Domains};
 use config::upstream::ClientFiles;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::ServerConfig;
@@ -166,4 +168,58 @@ async fn renewed_files_are_taken_up_and_lost_ones_change_nothing() {
     world.remove(Path::new("/keys/ca.pem")).expect("it is removed");
     tokio::time::sleep(LOOK_EVERY).await;
     assert_eq!(call(&calling, "shop.test", &endpoint).await.as_deref(), Ok("word"));
+}
+
+/// Blocking work that hangs once it is told to.
+struct Hanging {
+    rest: Arc<Small>,
+    hangs: AtomicBool,
+    hung: AtomicUsize,
+}
+
+impl Domains for Hanging {
+    fn spawn(&self, name: &str, main: BoxFuture<'static, ()>) -> BoxFuture<'static, Result<(), String>> {
+        self.rest.spawn(name, main)
+    }
+    fn blocking(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'static, ()> {
+        if !self.hangs.load(Ordering::Relaxed) {
+            return self.rest.blocking(work);
+        }
+        self.hung.fetch_add(1, Ordering::Relaxed);
+        // It does not end with the one who waits for it.
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(3_600)).await;
+            work();
+        });
+        Box::pin(std::future::pending())
+    }
+    fn parallelism(&self) -> u16 {
+        1
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_stops_no_connections_of_known_files() {
+    // given files that were read
+    let ca = Authority::new();
+    let small = Small::new();
+    put(&small, "ca.pem", &ca.pem);
+    let domains =
+        Arc::new(Hanging { rest: small.clone(), hangs: AtomicBool::new(false), hung: AtomicUsize::new(0) });
+    let world = World { domains: domains.clone(), ..small.world() };
+    let calling = Calling::new(world, "/keys".into(), tls(None), Protocol::Http1);
+    let endpoint = endpoint(ca.signs("shop.test", 2090), &[], None);
+    assert_eq!(call(&calling, "shop.test", &endpoint).await.as_deref(), Ok("word"));
+    // when the disk hangs from then on
+    domains.hangs.store(true, Ordering::Relaxed);
+    for waits in [LOOK_WITHIN, Duration::ZERO, Duration::ZERO] {
+        tokio::time::sleep(LOOK_EVERY).await;
+        // then the first one waits for a moment, and nobody asks it twice
+        for waits in [waits, Duration::ZERO] {
+            let begin = Instant::now();
+            assert_eq!(call(&calling, "shop.test", &endpoint).await.as_deref(), Ok("word"));
+            assert!(begin.elapsed() >= waits && begin.elapsed() < waits + Duration::from_millis(50));
+        }
+    }
+    assert_eq!(domains.hung.load(Ordering::Relaxed), 1);
 }

@@ -1,6 +1,6 @@
 //! Bodies on their way through: never buffered, each with a deadline for silence.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -18,6 +18,7 @@ use super::copying::Copying;
 use super::head;
 use super::pool::Lease;
 use super::rate::Credit;
+use super::upload::{Courier, Upload};
 
 /// How a body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,10 +98,15 @@ impl RequestEnd {
 
     /// Yields once the body has ended, or was dropped.
     pub(super) async fn wait(&mut self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(coming) = &mut self.coming {
-            self.known = coming.await.ok();
+            self.known = ready!(Pin::new(coming).poll(cx)).ok();
             self.coming = None;
         }
+        Poll::Ready(())
     }
 }
 
@@ -117,6 +123,9 @@ pub struct ClientBody {
     copy: Option<Copying>,
     /// A body that is there as a whole, in place of one that comes.
     whole: Option<Bytes>,
+    /// Over a connection that others share.
+    courier: Option<Courier>,
+    is_call: bool,
 }
 
 impl ClientBody {
@@ -140,6 +149,18 @@ impl ClientBody {
         Self { whole: (!bytes.is_empty()).then_some(bytes), ..Self::empty() }
     }
 
+    /// Its pieces are messages, which come when there is something to say: at any rate, and once the answer has begun, after
+    /// any silence. That of the answer bounds the call.
+    pub(super) fn is_of_a_call(&mut self) {
+        self.is_call = true;
+        self.silence.credit = Credit::endless();
+    }
+
+    /// Is sent over a connection that others share.
+    pub(super) fn go_with(&mut self, courier: Courier) {
+        self.courier = Some(courier);
+    }
+
     /// Copies what goes by from now on.
     pub(super) fn copy_to(&mut self, copy: Copying) {
         self.copy = Some(copy);
@@ -156,6 +177,8 @@ impl ClientBody {
             ended: None,
             copy: None,
             whole: None,
+            courier: None,
+            is_call: false,
         }
     }
 
@@ -192,6 +215,10 @@ impl ClientBody {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let Poll::Ready(next) = Pin::new(&mut *incoming).poll_frame(cx) else {
             ready!(self.silence.poll(cx));
+            let is_answered = self.courier.as_ref().is_some_and(Courier::is_answered);
+            if self.is_call && is_answered {
+                return Poll::Pending;
+            }
             return Poll::Ready(Some(Err(BodyFault::Silent)));
         };
         self.silence.broken(bytes_of(next.as_ref()));
@@ -229,7 +256,13 @@ impl Body for ClientBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        if let Some(courier) = &mut self.courier {
+            courier.asked();
+        }
         let next = ready!(self.poll_inner(cx));
+        if let (Some(courier), Some(Ok(_))) = (&self.courier, &next) {
+            courier.given();
+        }
         if let (Some(copy), Some(Ok(frame))) = (&mut self.copy, &next) {
             copy.see(frame.data_ref());
         }
@@ -302,6 +335,13 @@ impl UpstreamBody {
         }
     }
 
+    /// Whether the upstream did not take the rest of the request in time: it knows no end of this exchange.
+    fn is_given_up(&mut self, cx: &mut Context<'_>) -> bool {
+        self.lease.as_mut().is_some_and(|(lease, request_end)| {
+            request_end.poll(cx).is_ready() && lease.upload().is_some_and(Upload::is_given_up)
+        })
+    }
+
     /// Clean is a connection whose request was sent to its end, too.
     fn release(&mut self) {
         if let Some((lease, mut request_end)) = self.lease.take()
@@ -321,6 +361,10 @@ impl Body for UpstreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let Poll::Ready(next) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            if self.is_given_up(cx) {
+                self.lease = None;
+                return Poll::Ready(Some(Err(BodyFault::Broken)));
+            }
             ready!(self.silence.poll(cx));
             self.lease = None;
             return Poll::Ready(Some(Err(BodyFault::Silent)));

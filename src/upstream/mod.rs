@@ -22,6 +22,8 @@ pub mod trace;
 pub mod tunnel;
 /// Which protocol a client may switch to.
 pub mod upgrade;
+/// Bodies of requests on shared connections.
+mod upload;
 /// What of WebSocket's handshake no client over HTTP/2 does.
 mod websocket;
 
@@ -42,6 +44,7 @@ use body::{BodyFault, ClientBody, RequestEnd, UpstreamBody};
 use pool::{Lease, Pool, Traffic};
 use tunnel::{Origin, Tunnel};
 use upgrade::Upgrade;
+use upload::Upload;
 
 use crate::grpc;
 use crate::journey::evidence::{Aimed, RouteRule};
@@ -200,6 +203,9 @@ impl Outgoing {
             // hyper would send a GET or HEAD without its body, whose length is not known, if it were not told how.
             parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
+        if upstream.protocol == Protocol::Http2 && grpc::content_type(&parts.headers).is_some() {
+            body.is_of_a_call();
+        }
         let end = body.watch_end();
         let upstream = Arc::clone(upstream);
         let request = Box::new(Request::from_parts(parts, body));
@@ -333,6 +339,16 @@ async fn exchange(
     }
     let has_body = !request.body().is_empty();
     let mut sending = std::pin::pin!(lease.send(*request));
+    let patience = upstream.response_timeout;
+    // As long as one without a body would be waited for, if the connection never has room for it.
+    let queued = async {
+        if lease.upload().is_some() {
+            tokio::time::sleep(patience).await;
+        }
+        if !lease.upload().is_some_and(Upload::is_queued) {
+            std::future::pending().await
+        }
+    };
     let waited = async {
         if deadline.is_none() && has_body {
             // Until the request's last byte, silence on either side is bounded by the body's and the stream's deadlines.
@@ -340,15 +356,23 @@ async fn exchange(
                 biased;
                 response = &mut sending => return Ok(response),
                 () = end.wait() => {}
+                () = queued => return Err(patience),
+            }
+            if lease.upload().is_some_and(Upload::is_given_up) {
+                return Err(upstream.body_idle_timeout);
             }
         }
-        let patience = upstream.response_timeout;
         let (at, waited) = deadline.unwrap_or_else(|| (Instant::now() + patience, patience));
         timeout_at(at, &mut sending).await.map_err(|_| waited)
     };
     let name = || upstream.name.clone();
     match waited.await {
-        Ok(Ok(response)) => Ok((response, lease)),
+        Ok(Ok(response)) => {
+            if let Some(upload) = lease.upload() {
+                upload.answered();
+            }
+            Ok((response, lease))
+        }
         Ok(Err(mut failed)) => {
             if let Some(Err(fault)) = end.look() {
                 return Err(lost(match fault {

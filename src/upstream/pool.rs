@@ -24,6 +24,7 @@ use super::body::ClientBody;
 use super::head::host_of;
 use super::shared::{self, Place, Shared};
 use super::stall::Unstalled;
+use super::upload::Upload;
 use crate::refusal::Refusal;
 use crate::tls::calling::Calling;
 
@@ -130,6 +131,14 @@ impl Lease {
         (self.group.upstream.protocol, self.group.upstream.tls.is_some())
     }
 
+    /// How its body fares, where others share the connection.
+    pub(super) fn upload(&self) -> Option<&Upload> {
+        match &self.wire {
+            Wire::Own(_) => None,
+            Wire::Shared(place) => Some(&place.upload),
+        }
+    }
+
     /// Sends a request, and yields the response's head.
     pub fn send(
         &mut self,
@@ -137,7 +146,7 @@ impl Lease {
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<ClientBody>>>> + use<> {
         match &mut self.wire {
             Wire::Own(link) => Either::Left(link.sender.try_send_request(request)),
-            Wire::Shared(place) => Either::Right(place.sender.try_send_request(request)),
+            Wire::Shared(place) => Either::Right(place.send(request)),
         }
     }
 
@@ -343,7 +352,9 @@ impl Pool {
             return Ok(place);
         }
         if group.shared.iter().map(Shared::count).sum::<usize>() >= group.connections_max() {
-            return Err("as many connections as there may be, all of them full".to_owned());
+            // One that has not looked at a request may look at it the second time.
+            let place = shared.place();
+            return place.ok_or_else(|| "as many connections as there may be, all of them full".to_owned());
         }
         let stream = self.connect(group, endpoint).await?;
         let fresh = shared::begin(&group.upstream, stream).await.map_err(|error| error.to_string())?;

@@ -1,5 +1,6 @@
 //! HTTP/2 connections: each serves many requests at once, up to a bound.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,15 +8,19 @@ use std::time::Duration;
 use cluster::world::Stream;
 use config::upstream::Upstream;
 use futures_util::FutureExt;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::body::ClientBody;
 use super::stall::Unstalled;
+use super::upload::{Courier, Tasks, Upload};
 
 /// Held of a response whose client reads slowly.
 const STREAM_WINDOW_BYTES: u32 = 64 << 10;
@@ -31,6 +36,7 @@ const HEAD_BYTES_MAX: u32 = 64 << 10;
 struct Connection {
     sender: SendRequest<ClientBody>,
     task: AbortHandle,
+    tasks: Tasks,
     /// A place a request.
     places: Arc<Semaphore>,
     places_max: usize,
@@ -43,17 +49,35 @@ struct Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.task.abort();
+        // What they wait for might never come.
+        self.tasks.abort();
     }
 }
 
 /// One request's place on a connection.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub(super) sender: SendRequest<ClientBody>,
+    sender: SendRequest<ClientBody>,
     /// Whether the connection served another request before.
     pub(super) reused: bool,
+    pub(super) upload: Arc<Upload>,
     connection: Arc<Connection>,
-    _permit: OwnedSemaphorePermit,
+    courier: Option<Courier>,
+    /// Its loss ends the sending of the request's body.
+    _wanted: oneshot::Sender<Infallible>,
+}
+
+impl Place {
+    /// Sends a request, and yields the response's head. A place serves one.
+    pub(super) fn send(
+        &mut self,
+        mut request: Request<ClientBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<ClientBody>>>> + use<> {
+        if let Some(courier) = self.courier.take() {
+            request.body_mut().go_with(courier);
+        }
+        self.sender.try_send_request(request)
+    }
 }
 
 impl Drop for Place {
@@ -88,7 +112,9 @@ impl Shared {
 
     /// How many are open.
     pub(super) fn count(&self) -> usize {
-        self.connections.lock().len()
+        let mut connections = self.connections.lock();
+        connections.retain(|connection| !connection.sender.is_closed());
+        connections.len()
     }
 
     /// Lets go of those that were closed, and of those that were unused for too long.
@@ -115,7 +141,11 @@ impl Connection {
         }
         let permit = self.places.clone().try_acquire_owned().ok()?;
         let reused = self.used.swap(true, Ordering::Relaxed);
-        Some(Place { sender: self.sender.clone(), reused, connection: self.clone(), _permit: permit })
+        let upload = Upload::new(permit);
+        let (wanted, unwanted) = oneshot::channel();
+        let courier = Some(Courier::new(upload.clone(), self.tasks.clone(), unwanted));
+        let (sender, connection) = (self.sender.clone(), self.clone());
+        Some(Place { sender, reused, upload, connection, courier, _wanted: wanted })
     }
 }
 
@@ -123,7 +153,8 @@ impl Connection {
 pub(super) async fn begin(upstream: &Upstream, stream: Box<dyn Stream>) -> hyper::Result<Fresh> {
     let places_max = upstream.streams_max as usize;
     let stream = TokioIo::new(Unstalled::new(stream, upstream.body_idle_timeout));
-    let (sender, mut connection) = Builder::new(TokioExecutor::new())
+    let tasks = Tasks::new(upstream.body_idle_timeout);
+    let (sender, mut connection) = Builder::new(tasks.clone())
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PING_WITHIN)
@@ -147,6 +178,7 @@ pub(super) async fn begin(upstream: &Upstream, stream: Box<dyn Stream>) -> hyper
     Ok(Fresh(Arc::new(Connection {
         sender,
         task,
+        tasks,
         places: Arc::new(Semaphore::new(places_max)),
         places_max,
         taken,

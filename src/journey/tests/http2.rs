@@ -8,6 +8,9 @@ use http::{Request, Response};
 
 use super::*;
 
+/// Of a request's body that nobody takes.
+const WINDOW_BYTES: u32 = 4;
+
 /// What an upstream does with a request: the number of its connection and of the request on it.
 type Script = fn(connection: usize, request: usize) -> Act;
 
@@ -22,6 +25,12 @@ enum Act {
     Goodbye,
     /// Says a trailer after its body.
     Trail,
+    /// Answers at once, says a letter each second, and takes nothing of the request but its reset.
+    Speak,
+    /// The same, and takes the request's body, too.
+    Converse,
+    /// Takes nothing, and says nothing.
+    Ignore,
     HangUp,
 }
 
@@ -59,7 +68,9 @@ impl Net for Http2Net {
 
 async fn serve(stream: DuplexStream, script: Script, streams_max: u32, connection: usize, seen: Arc<Seen>) {
     let mut builder = h2::server::Builder::new();
-    let Ok(mut http2) = builder.max_concurrent_streams(streams_max).handshake(stream).await else { return };
+    builder.max_concurrent_streams(streams_max).initial_window_size(WINDOW_BYTES);
+    let Ok(mut http2) = builder.handshake(stream).await else { return };
+    let mut ignored = Vec::new();
     for number in 0.. {
         let Some(Ok((request, mut respond))) = http2.accept().await else { return };
         let line = format!("{} {} {:?}", request.method(), request.uri(), request.headers());
@@ -84,6 +95,11 @@ async fn serve(stream: DuplexStream, script: Script, streams_max: u32, connectio
             Act::Trail => {
                 tokio::spawn(trail(request, respond, seen.clone()));
             }
+            act @ (Act::Speak | Act::Converse) => {
+                let body = respond.send_response(Response::new(()), false).expect("it is open");
+                tokio::spawn(speak(request, body, matches!(act, Act::Converse), seen.clone()));
+            }
+            Act::Ignore => ignored.push((request, respond)),
             Act::Refuse => respond.send_reset(Reason::REFUSED_STREAM),
             Act::Goodbye => {
                 tokio::spawn(say(request, respond, Duration::ZERO, "hi", seen.clone()));
@@ -120,6 +136,31 @@ async fn say(
     // Who asked may be gone.
     if let Ok(mut body) = respond.send_response(head, false) {
         let _ = body.send_data(text.into(), true);
+    }
+}
+
+async fn speak(
+    request: Request<h2::RecvStream>,
+    mut body: h2::SendStream<Bytes>,
+    listens: bool,
+    seen: Arc<Seen>,
+) {
+    let mut incoming = request.into_body();
+    loop {
+        tokio::select! {
+            biased;
+            reason = std::future::poll_fn(|cx| body.poll_reset(cx)) => {
+                seen.bodies.lock().push(Err(reason.ok()));
+                return;
+            }
+            Some(Ok(data)) = incoming.data(), if listens => {
+                seen.bodies.lock().push(Ok(String::from_utf8_lossy(&data).into_owned()));
+            }
+            () = sleep(Duration::from_secs(1)) => {
+                // The reset is seen next.
+                let _ = body.send_data("x".into(), false);
+            }
+        }
     }
 }
 
@@ -240,9 +281,12 @@ async fn what_an_upstream_has_not_looked_at_is_sent_again_but_never_a_post() {
     fn hangs_up(connection: usize, request: usize) -> Act {
         if (connection, request) == (0, 1) { Act::HangUp } else { SAY }
     }
-    for script in [refuses as Script, hangs_up] {
-        for (second, status, sent) in [(GET, "200", (2, 3)), (POST, "502", (1, 2))] {
-            let (mut client, seen) = Client::of_http2(script, 100, 2).await;
+    // given room for another connection, and none, but for the one that is lost
+    for (script, connections_max, connections) in
+        [(refuses as Script, 2, 2), (refuses, 1, 1), (hangs_up, 2, 2), (hangs_up, 1, 2)]
+    {
+        for (second, status, sent) in [(GET, "200", (connections, 3)), (POST, "502", (1, 2))] {
+            let (mut client, seen) = Client::of_http2(script, 100, connections_max).await;
             client.ask(GET).await;
             let (head, _) = client.ask(second).await;
             assert!(head.starts_with(&format!("http/1.1 {status}")), "{head}");
@@ -373,4 +417,92 @@ async fn an_upstream_of_http2_begins_no_tunnel() {
     let (answer, _) = sender.send_request(request.body(()).expect("a head"), false).expect("open");
     assert_eq!(answer.await.expect("an answer").status().as_u16(), 501);
     assert_eq!(count(&seen), (1, 1));
+}
+
+/// A request with a body of which the upstream takes the first piece, and whose end is yet to come.
+const LONG_POST: &str =
+    "POST /v1 HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n2\r\nef\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_away_takes_its_untaken_body_with_it() {
+    // given an upstream that takes one request at once, and answers one without taking its body
+    let (mut client, seen) =
+        Client::of_http2(|_, request| if request == 0 { Act::Speak } else { SAY }, 1, 1).await;
+    let mut next = client.another().await;
+    client.send(LONG_POST).await;
+    read_head(&mut client.stream).await.expect("a head");
+    // when its client goes away
+    let begin = Instant::now();
+    drop(client);
+    // then it was reset, and the next request is served over the same connection
+    let (head, _) = next.ask(GET).await;
+    assert!(head.starts_with("http/1.1 200") && begin.elapsed().as_secs() < 3, "{head}");
+    assert_eq!(seen.bodies.lock()[0], Err(Some(Reason::CANCEL)));
+    assert_eq!(count(&seen), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_takes_no_more_of_a_body_is_given_up() {
+    // given one that never answers
+    let (mut client, _) = Client::of_http2(|_, _| Act::Ignore, 100, 1).await;
+    let begin = Instant::now();
+    let (head, _) = client.ask(LONG_POST).await;
+    assert!(head.starts_with("http/1.1 504") && begin.elapsed().as_secs() == 10, "{head}");
+    // and one whose answer goes on
+    let (mut client, seen) = Client::of_http2(|_, _| Act::Speak, 100, 1).await;
+    let begin = Instant::now();
+    client.send(LONG_POST).await;
+    let mut answer = String::new();
+    client.stream.read_to_string(&mut answer).await.expect("it is closed");
+    assert!(answer.starts_with("HTTP/1.1 200") && !answer.ends_with("0\r\n\r\n"), "{answer}");
+    assert_eq!(begin.elapsed().as_secs(), 10);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(*seen.bodies.lock(), [Err(Some(Reason::CANCEL))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_waits_no_longer_for_room_than_a_request_without_one() {
+    // given an upstream that takes one request at once, and is busy with it
+    let (mut first, seen) = Client::of_http2(|_, _| Act::Speak, 1, 1).await;
+    let mut second = first.another().await;
+    first.send(GET).await;
+    read_head(&mut first.stream).await.expect("a head");
+    let begin = Instant::now();
+    let (head, _) = second.ask(LONG_POST).await;
+    assert!(head.starts_with("http/1.1 504") && begin.elapsed().as_secs() == 10, "{head}");
+    assert_eq!(count(&seen), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_calls_client_may_be_quiet_while_it_is_answered() {
+    let head = "POST /v1 HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n";
+    for (kind, goes_on) in [("application/grpc", true), ("text/plain", false)] {
+        // given a client that says nothing yet, and an upstream that does
+        let (mut client, seen) = Client::of_http2(|_, _| Act::Converse, 100, 1).await;
+        client.send(&format!("{head}content-type: {kind}\r\n\r\n")).await;
+        read_head(&mut client.stream).await.expect("a head");
+        // when that lasts longer than a body's silence may
+        sleep(Duration::from_secs(20)).await;
+        // then a call goes on, and what else it is does not
+        assert_eq!(seen.bodies.lock().is_empty(), goes_on, "{kind}");
+        if goes_on {
+            client.send("2\r\nhi\r\n").await;
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(*seen.bodies.lock(), [Ok("hi".to_owned())]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_says_that_it_is_a_call_keeps_to_the_rate_at_an_upstream_of_http1() {
+    let mut client = Client::connect(|_, _| super::Act::SayAfter(WEEK, OK)).await;
+    let begin = Instant::now();
+    let fields = "content-type: application/grpc\r\ntransfer-encoding: chunked";
+    client.send(&format!("POST /v1 HTTP/1.1\r\nhost: h\r\n{fields}\r\n\r\n")).await;
+    for _ in 0..4 {
+        sleep(Duration::from_secs(6)).await;
+        client.send("1\r\na\r\n").await;
+    }
+    client.answer().await;
+    assert_eq!(begin.elapsed().as_secs(), 30);
 }
