@@ -225,6 +225,26 @@ async fn a_client_that_does_not_take_its_answer_has_its_stream_reset() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_takes_but_the_beginning_of_its_answer_has_its_stream_reset() {
+    // given answers whose end is known before, comes later, and has trailers
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\nabcdef\r\n0\r\n\r\n";
+    const TRAILED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
+                           6\r\nabcdef\r\n0\r\nx-sum: 1\r\n\r\n";
+    let scripts: [Script; 3] = [|_, _| Act::Say(OK), |_, _| Act::Say(CHUNKED), |_, _| Act::Say(TRAILED)];
+    for script in scripts {
+        // and a client whose window is one byte
+        let mut client = Raw::connect(script, &[0, 4, 0, 0, 0, 1]).await;
+        let begin = Instant::now();
+        client.send(&head(1, METHOD_GET, END_STREAM)).await;
+        let (_, first) = client.next(DATA).await.expect("what the window has room for");
+        assert_eq!(first.len(), 1);
+        // then the rest is not kept for ever
+        let (stream, _) = client.next(RST_STREAM).await.expect("it is reset");
+        assert_eq!((stream, begin.elapsed().as_secs()), (1, 7));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_whose_body_does_not_come_is_refused_and_a_connection_that_stands_still_is_closed() {
     // given a client that promises a body, and says nothing more, not even that it is there
     let mut client = Raw::connect(|_, _| Act::SayAfter(Duration::from_secs(9), OK), &[]).await;
