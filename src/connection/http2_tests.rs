@@ -89,7 +89,10 @@ async fn a_refused_upload_ends_its_stream_and_no_other() {
     let (parts, body) = client.ask(get().header("host", "other.test"), "").await;
     assert!(parts.status.as_u16() == 400 && body.contains("different hosts"), "{body}");
     let fields = (0..101).fold(get(), |request, number| request.header(format!("x-{number}"), "1"));
-    assert_eq!(client.ask(fields, "").await.0.status.as_u16(), 431);
+    let (parts, body) = client.ask(fields, "").await;
+    assert!(parts.status.as_u16() == 431 && body.contains("too-many-fields"), "{body}");
+    assert!(parts.headers.contains_key("x-request-id"));
+    assert_eq!(client.client.telemetry.summary().answered_4xx, 4);
     let long = get().header("x-long", "x".repeat(9 << 10));
     assert_eq!(client.ask(long, "").await.0.status.as_u16(), 431);
     assert_eq!(client.ask(get(), "").await.0.status.as_u16(), 200);
