@@ -199,6 +199,9 @@ async fn serve(
             }
         }
     }
+    // Under TLS, which takes bytes before the client does.
+    let stalls = Unstalled::new(stream, limits.body_idle_timeout).at_least(limits.body_rate_min);
+    stream = Box::new(stalls);
     let scheme = if entrance.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let mut caller = Caller::new(peer, scheme, entrance.port, entrance.proxies);
     let mut spoken = Spoken::Either;
@@ -217,7 +220,6 @@ async fn serve(
         stream = secured.stream;
     }
     let caller = Arc::new(caller);
-    let stream = Unstalled::new(stream, limits.body_idle_timeout).at_least(limits.body_rate_min);
     let opening = Opening::new(stream, spoken, limits.head_timeout, limits.idle_timeout);
     match opening.hear(&drain).await {
         Opened::Http1(stream, begun) => http1(stream, begun, caller, gateway, drain).await,
@@ -240,7 +242,7 @@ async fn serve(
 
 /// Drives HTTP/1.1. `begun`: since when its first head is coming in.
 async fn http1(
-    stream: Ahead<Unstalled<Box<dyn Stream>>>,
+    stream: Ahead<Box<dyn Stream>>,
     begun: Instant,
     caller: Arc<Caller>,
     gateway: Arc<Gateway>,
@@ -253,7 +255,7 @@ async fn http1(
     let stream = Paced::new(stream, pace.clone());
     let next = Arc::new(Mutex::new(None::<Box<Tunnel>>));
     let service = {
-        let (gateway, pace, next) = (gateway.clone(), pace.clone(), next.clone());
+        let (gateway, pace, next, aside) = (gateway.clone(), pace.clone(), next.clone(), aside.clone());
         service_fn(move |request: http::Request<Incoming>| {
             pace.request();
             let (gateway, pace, caller) = (gateway.clone(), pace.clone(), caller.clone());
@@ -302,6 +304,9 @@ async fn http1(
     }
     let tunnel = next.lock().take();
     if let (End::Closed, Some(tunnel)) = (&end, tunnel) {
+        if aside.has_refused() {
+            return End::Foreign("unclear-before-its-upgrade");
+        }
         // hyper has written its last answer and lets go of the stream.
         let parts = connection.into_parts();
         Box::pin(tunnel.run(&gateway.recorder, parts.io.into_inner(), parts.read_buf)).await;

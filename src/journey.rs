@@ -195,7 +195,13 @@ pub async fn answer(
     let (bytes_max, patience) = (limits.body_bytes_max, limits.body_idle_timeout);
     let body = ClientBody::new(incoming, parts.version, bytes_max, patience, credit);
     let mut trail = Trail { grpc, trace: trace::trace_id(&parts.headers), ..Trail::default() };
-    let outcome = match Received::check(parts, body, arrival.clone(), limits.body_bytes_max) {
+    let received = if parts.headers.len() > limits.headers_max {
+        // Over HTTP/2; of HTTP/1.1, hyper reads no more.
+        Err(Refusal::TooManyFields { fields_max: limits.headers_max })
+    } else {
+        Received::check(parts, body, arrival.clone(), limits.body_bytes_max)
+    };
+    let outcome = match received {
         Ok(received) => journey(gateway, received, &mut trail).await,
         Err(refusal) => Err(refusal),
     };

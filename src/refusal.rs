@@ -31,6 +31,12 @@ pub enum Refusal {
         /// For the log and the client.
         why: &'static str,
     },
+    /// The head has more fields than this node takes.
+    #[error("more than {fields_max} fields")]
+    TooManyFields {
+        /// `limits.headers_max`.
+        fields_max: usize,
+    },
     /// The body is larger than this node takes.
     #[error("body larger than {bytes_max} bytes")]
     BodyTooLarge {
@@ -177,6 +183,7 @@ impl Refusal {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Malformed { .. }
+            | Self::TooManyFields { .. }
             | Self::BodyTooLarge { .. }
             | Self::BodyTooSlow
             | Self::ClientGone
@@ -204,6 +211,7 @@ impl Refusal {
     pub fn slug(&self) -> &'static str {
         match self {
             Self::Malformed { .. } => "malformed",
+            Self::TooManyFields { .. } => "too-many-fields",
             Self::BodyTooLarge { .. } => "body-too-large",
             Self::BodyTooSlow => "body-too-slow",
             Self::ClientGone => "client-gone",

@@ -190,9 +190,10 @@ fn code(refusal: &Refusal) -> Code {
         Refusal::BodyTooSlow | Refusal::UpstreamSlow { .. } => Code::DeadlineExceeded,
         Refusal::Auth(refusal) if refusal.is_forbidden() => Code::PermissionDenied,
         Refusal::Auth(_) => Code::Unauthenticated,
-        Refusal::BodyTooLarge { .. } | Refusal::OverQuota { .. } | Refusal::TooManyKeys { .. } => {
-            Code::ResourceExhausted
-        }
+        Refusal::TooManyFields { .. }
+        | Refusal::BodyTooLarge { .. }
+        | Refusal::OverQuota { .. }
+        | Refusal::TooManyKeys { .. } => Code::ResourceExhausted,
         Refusal::NotSupported { .. }
         | Refusal::ExpectationFailed
         | Refusal::NoRoute { .. }
@@ -213,6 +214,7 @@ fn code(refusal: &Refusal) -> Code {
 pub fn status(refusal: &Refusal) -> StatusCode {
     match refusal {
         Refusal::Malformed { .. } => StatusCode::BAD_REQUEST,
+        Refusal::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         Refusal::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::BodyTooSlow | Refusal::ClientGone => StatusCode::REQUEST_TIMEOUT,
         Refusal::NotSupported { .. } => StatusCode::NOT_IMPLEMENTED,
@@ -237,6 +239,7 @@ pub fn status(refusal: &Refusal) -> StatusCode {
 fn title(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::Malformed { .. } => "The request is malformed",
+        Refusal::TooManyFields { .. } => "The request has too many fields",
         Refusal::BodyTooLarge { .. } => "The request's body is too large",
         Refusal::BodyTooSlow | Refusal::ClientGone => "The request's body did not arrive in time",
         Refusal::ExpectationFailed => "The gateway cannot meet the expectation",
@@ -266,6 +269,9 @@ fn detail(refusal: &Refusal) -> Option<Cow<'static, str>> {
     match refusal {
         Refusal::Malformed { why } => Some((*why).into()),
         Refusal::NotSupported { what } => Some((*what).into()),
+        Refusal::TooManyFields { fields_max } => {
+            Some(format!("at most {fields_max} fields are taken").into())
+        }
         Refusal::BodyTooLarge { bytes_max } => Some(format!("at most {bytes_max} bytes are taken").into()),
         Refusal::VersionGone { version } => Some(format!("version {version} has ended").into()),
         Refusal::Auth(refusal) => Some(refusal.client_text()),

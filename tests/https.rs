@@ -185,8 +185,9 @@ fn certificates_are_swapped_under_load_and_nobody_notices() {
             // and between two renewals there is a file of no use
             let certificate = pem(folder, "node-1.pem");
             std::fs::write(folder.join("pki/node-1.pem"), "half a certif").expect("written");
-            while !cluster.log(0).contains("new certificate files for clients are refused") {
-                assert!(Instant::now() < until, "{}", cluster.log(0));
+            let refused = "new certificate files for clients are refused";
+            while cluster.log(0).matches(refused).count() < swap {
+                assert!(Instant::now() < until, "swap {swap}\n{}", cluster.log(0));
                 std::thread::sleep(Duration::from_millis(50));
             }
             std::fs::write(folder.join("pki/node-1.pem"), certificate).expect("written");

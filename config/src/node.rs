@@ -186,7 +186,7 @@ pub struct Http2Limits {
     pub streams_max: u32,
     /// Bytes of a stream's body that a client may send before they are read.
     pub stream_window_bytes: u32,
-    /// The same of all streams together.
+    /// The same of all streams together: room for the windows of all, so that no stream whose body is not read stops others.
     pub connection_window_bytes: u32,
     /// The longest frame that is taken, 16 KiB or more.
     pub frame_bytes_max: u32,
@@ -247,13 +247,13 @@ impl Http2Limits {
     pub const FRAME_BYTES: std::ops::RangeInclusive<u64> = (16 << 10)..=(1 << 24) - 1;
 }
 
-/// A browser's page fits, and a connection that does its worst costs some 8 MiB.
+/// A connection that does its worst costs some 13 MiB: a full window and a full answer of each stream.
 impl Default for Http2Limits {
     fn default() -> Self {
         Self {
             streams_max: 100,
-            stream_window_bytes: 256 << 10,
-            connection_window_bytes: 1 << 20,
+            stream_window_bytes: 64 << 10,
+            connection_window_bytes: 100 * (64 << 10),
             frame_bytes_max: 16 << 10,
             send_buffer_bytes_max: 64 << 10,
             resets_pending_max: 20,

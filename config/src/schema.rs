@@ -82,7 +82,11 @@ pub fn node() -> Value {
             size(),
             "Bytes of a stream's body that may be sent before they are read, 1KiB or more.",
         ),
-        ("connection_window_bytes", size(), "The same of all streams together, 64KiB or more."),
+        (
+            "connection_window_bytes",
+            size(),
+            "The same of all streams together: stream_window_bytes times streams_max, which it is if not given, or more.",
+        ),
         ("frame_bytes_max", size(), "The longest frame that is taken, 16KiB or more."),
         (
             "send_buffer_bytes_max",

@@ -423,6 +423,14 @@ const CLIENTS: &[(&str, &str)] = &[
         "http: {listen: \"[::]:80\"}\nlimits: {http2: {streams_max: 0}}",
         "wanted a whole number from 1 to 10000",
     ),
+    (
+        "http: {listen: \"[::]:80\"}\nlimits: {http2: {connection_window_bytes: 1MiB}}",
+        "found \"1MiB\", wanted `stream_window_bytes` times `streams_max`, 6553600 bytes, or more",
+    ),
+    (
+        "http: {listen: \"[::]:80\"}\nlimits: {http2: {streams_max: 10000, stream_window_bytes: 1MiB}}",
+        "limits.http2: found `stream_window_bytes` times `streams_max` of 10485760000 bytes",
+    ),
 ];
 
 #[test]
@@ -441,6 +449,16 @@ fn mistakes_about_the_clients_side_are_told_in_their_places() {
         node("https: {listen: \"[::]:443\", certificates: [{certificate: a, key: b}]}").expect("good").value;
     let https = alone.https.expect("it is there");
     assert_eq!((alone.http.listen, https.certificates[0].key.as_path()), (None, Path::new("/etc/gate/b")));
+    // and a connection's window that is not given has room for all streams' windows
+    for (http2, wanted) in [
+        ("{}", 6_553_600),
+        ("{streams_max: 7, stream_window_bytes: 1MiB}", 7 << 20),
+        ("{streams_max: 1, stream_window_bytes: 1KiB}", 64 << 10),
+        ("{streams_max: 7, stream_window_bytes: 1MiB, connection_window_bytes: 8MiB}", 8 << 20),
+    ] {
+        let file = node(&format!("http: {{listen: \"[::]:80\"}}\nlimits: {{http2: {http2}}}")).expect("good");
+        assert_eq!(file.value.limits.http2.connection_window_bytes, wanted, "{http2}");
+    }
 }
 
 /// A route of one path and what becomes of its requests; two upstreams.

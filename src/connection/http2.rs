@@ -13,8 +13,8 @@ use bytes::Bytes;
 use cluster::hooks::panic_point;
 use cluster::world::Stream;
 use config::node::Limits;
+use http::Response;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -35,7 +35,7 @@ use crate::upstream::tunnel::Tunnel;
 
 /// Drives one connection to its end.
 pub(super) async fn serve(
-    stream: Ahead<Unstalled<Box<dyn Stream>>>,
+    stream: Ahead<Box<dyn Stream>>,
     caller: Arc<Caller>,
     gateway: Arc<Gateway>,
     drain: Arc<Drain>,
@@ -163,12 +163,6 @@ async fn answer_stream(
     caller: &Arc<Caller>,
     mut request: http::Request<Incoming>,
 ) -> Response<AnswerBody> {
-    // As hyper answers HTTP/1.1.
-    if request.headers().len() > gateway.limits.headers_max {
-        let mut response = Response::new(AnswerBody::Ours(None));
-        *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return response;
-    }
     join_cookies(request.headers_mut());
     let mut response = answer(gateway, caller, request).await;
     // What a refusal says of the connection concerns its stream alone, which ends anyway.

@@ -89,7 +89,10 @@ async fn a_refused_upload_ends_its_stream_and_no_other() {
     let (parts, body) = client.ask(get().header("host", "other.test"), "").await;
     assert!(parts.status.as_u16() == 400 && body.contains("different hosts"), "{body}");
     let fields = (0..101).fold(get(), |request, number| request.header(format!("x-{number}"), "1"));
-    assert_eq!(client.ask(fields, "").await.0.status.as_u16(), 431);
+    let (parts, body) = client.ask(fields, "").await;
+    assert!(parts.status.as_u16() == 431 && body.contains("too-many-fields"), "{body}");
+    assert!(parts.headers.contains_key("x-request-id"));
+    assert_eq!(client.client.telemetry.summary().answered_4xx, 4);
     let long = get().header("x-long", "x".repeat(9 << 10));
     assert_eq!(client.ask(long, "").await.0.status.as_u16(), 431);
     assert_eq!(client.ask(get(), "").await.0.status.as_u16(), 200);
@@ -222,6 +225,26 @@ async fn a_client_that_does_not_take_its_answer_has_its_stream_reset() {
     let (stream, _) = client.next(RST_STREAM).await.expect("it is reset");
     assert_eq!((stream, begin.elapsed().as_secs()), (1, 7));
     assert!(client.next(GOAWAY).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_but_the_beginning_of_its_answer_has_its_stream_reset() {
+    // given answers whose end is known before, comes later, and has trailers
+    const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n6\r\nabcdef\r\n0\r\n\r\n";
+    const TRAILED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
+                           6\r\nabcdef\r\n0\r\nx-sum: 1\r\n\r\n";
+    let scripts: [Script; 3] = [|_, _| Act::Say(OK), |_, _| Act::Say(CHUNKED), |_, _| Act::Say(TRAILED)];
+    for script in scripts {
+        // and a client whose window is one byte
+        let mut client = Raw::connect(script, &[0, 4, 0, 0, 0, 1]).await;
+        let begin = Instant::now();
+        client.send(&head(1, METHOD_GET, END_STREAM)).await;
+        let (_, first) = client.next(DATA).await.expect("what the window has room for");
+        assert_eq!(first.len(), 1);
+        // then the rest is not kept for ever
+        let (stream, _) = client.next(RST_STREAM).await.expect("it is reset");
+        assert_eq!((stream, begin.elapsed().as_secs()), (1, 7));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,13 +1,14 @@
 //! A connection's patience: how long it waits for a request to begin, and for its head to be complete.
 //!
 //! hyper has one timer for both. Here the first byte of a head is what divides them: the stream tells of bytes, the service
-//! of requests, the answer's body of its end. All of it happens inside one task; the clock is read only when that task is
+//! of requests, the answer's body of its end. An answer of which some is not sent yet has deadlines of its own. All of it happens inside one task; the clock is read only when that task is
 //! about to wait.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ enum Doing {
 #[derive(Debug)]
 pub(super) struct Pace {
     doing: Mutex<Doing>,
+    /// Whether the client did not take the last that was written. An answer's body ends when hyper has it in its buffer, and
+    /// hyper writes until that is empty or the client takes no more.
+    unsent: AtomicBool,
     head_timeout: Duration,
     idle_timeout: Duration,
 }
@@ -46,7 +50,8 @@ pub(super) struct Pace {
 impl Pace {
     /// Of a connection whose first head has begun.
     pub(super) fn begun(at: Instant, head_timeout: Duration, idle_timeout: Duration) -> Self {
-        Self { doing: Mutex::new(Doing::Head(Some(at))), head_timeout, idle_timeout }
+        let doing = Mutex::new(Doing::Head(Some(at)));
+        Self { doing, unsent: AtomicBool::new(false), head_timeout, idle_timeout }
     }
 
     /// Bytes came in.
@@ -67,8 +72,17 @@ impl Pace {
         *self.doing.lock() = Doing::Idle(None);
     }
 
-    /// When patience ends; none: while a request is at hand.
+    /// Bytes were to go out; passes on what came of it.
+    fn wrote<T>(&self, polled: Poll<T>) -> Poll<T> {
+        self.unsent.store(polled.is_pending(), Ordering::Relaxed);
+        polled
+    }
+
+    /// When patience ends; none: while a request is at hand, or its answer on its way.
     fn deadline(&self, now: impl Fn() -> Instant) -> Option<(Late, Instant)> {
+        if self.unsent.load(Ordering::Relaxed) {
+            return None;
+        }
         match &mut *self.doing.lock() {
             Doing::Idle(since) => Some((Late::Idle, *since.get_or_insert_with(&now) + self.idle_timeout)),
             Doing::Head(since) => Some((Late::Head, *since.get_or_insert_with(&now) + self.head_timeout)),
@@ -93,7 +107,7 @@ impl Pace {
     }
 }
 
-/// A stream that tells of incoming bytes.
+/// A stream that tells of bytes that come in, and of those that do not go out.
 pub(super) struct Paced<S> {
     stream: S,
     pace: Arc<Pace>,
@@ -122,7 +136,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.pace.wrote(polled)
     }
 
     fn poll_write_vectored(
@@ -130,7 +145,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.pace.wrote(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -138,7 +154,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        self.pace.wrote(polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -213,6 +230,23 @@ mod tests {
         assert_eq!(at(later + HEAD), None);
         pace.answered();
         assert_eq!(at(later + IDLE), Some((Late::Idle, later + IDLE + IDLE)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_on_its_way_is_neither_idle_nor_a_late_head() {
+        // given an answer that hyper has given away, but the client has not taken
+        let begin = Instant::now();
+        let pace = Pace::begun(begin, HEAD, IDLE);
+        pace.request();
+        pace.answered();
+        let _ = pace.wrote(Poll::<()>::Pending);
+        // when the next head begins meanwhile
+        pace.bytes();
+        assert_eq!(pace.deadline(|| begin), None);
+        // then its time begins once the answer is sent
+        let _ = pace.wrote(Poll::Ready(()));
+        let later = begin + IDLE;
+        assert_eq!(pace.deadline(|| later), Some((Late::Head, later + HEAD)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -186,6 +186,12 @@ impl Taking {
 const PIECE_BYTES: usize = 16 << 10;
 
 /// An answer's body that tells how far it was taken.
+///
+/// hyper takes a piece as soon as the client's window has room for one byte, and after the last one lets go of the stream,
+/// with whatever the window had no room for. So the last byte of what there is comes alone: hyper takes that only when there
+/// is room for all before it, and then nothing is left to wait for.
+///
+/// A connection to an upstream reads into large buffers, and each slice of one holds the whole: the last piece is a copy.
 pub(super) struct Taken<B> {
     body: B,
     rest: Bytes,
@@ -210,14 +216,21 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Taken<B> {
         if self.rest.is_empty() {
             let next = ready!(Pin::new(&mut self.body).poll_frame(cx));
             match next.map(|next| next.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Ok(data))) => self.rest = own_if_last(data),
                 Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
             }
         }
-        let length = self.rest.len().min(PIECE_BYTES);
+        let length = match self.rest.len() {
+            all @ 0..=1 => all,
+            all => PIECE_BYTES.min(all - 1),
+        };
+        let was_own = self.rest.len() <= PIECE_BYTES;
         let piece = self.rest.split_to(length);
+        if !was_own {
+            self.rest = own_if_last(std::mem::take(&mut self.rest));
+        }
         self.taking.given();
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
@@ -229,4 +242,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Taken<B> {
     fn size_hint(&self) -> SizeHint {
         if self.rest.is_empty() { self.body.size_hint() } else { SizeHint::default() }
     }
+}
+
+/// The same bytes, in memory of their own if they are no more than a piece.
+fn own_if_last(rest: Bytes) -> Bytes {
+    if rest.len() > PIECE_BYTES { rest } else { Bytes::copy_from_slice(&rest) }
 }

@@ -19,14 +19,25 @@ use super::scan::Scan;
 /// extension; and two line ends make sure that hyper looks.
 const REFUSED: &[u8] = b"\0\n\0\r\n\r\n";
 
-/// Tells a [`Strict`] stream that what comes now is not HTTP/1.1 any more.
+/// Tells a [`Strict`] stream that what comes now is not HTTP/1.1 any more, and is told whether something was unclear before.
 #[derive(Clone, Debug, Default)]
-pub(super) struct StandAside(Arc<AtomicBool>);
+pub(super) struct StandAside(Arc<Words>);
+
+#[derive(Debug, Default)]
+struct Words {
+    aside: AtomicBool,
+    refused: AtomicBool,
+}
 
 impl StandAside {
     /// To be called before the client learns that it may speak another protocol.
     pub(super) fn stand(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.aside.store(true, Ordering::Release);
+    }
+
+    /// Whether hyper was given what it refuses, and has read it as another protocol's if it has switched.
+    pub(super) fn has_refused(&self) -> bool {
+        self.0.refused.load(Ordering::Acquire)
     }
 }
 
@@ -70,7 +81,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if self.aside.0.load(Ordering::Acquire) {
+        if self.aside.0.aside.load(Ordering::Acquire) {
             return polled;
         }
         if let Err(unclear) = self.scan.look(&buf.filled()[before..]) {
@@ -79,6 +90,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
             let mut refused = REFUSED;
             give(&mut refused, buf);
             self.refused = Some(refused);
+            self.aside.0.refused.store(true, Ordering::Release);
         }
         polled
     }

@@ -19,15 +19,19 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{
-    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+    Accepted, Acceptor, ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert,
+    WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{InvalidMessage, RootCertStore, ServerConfig};
-use tokio::sync::{Semaphore, watch};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::StartHandshake;
 use x509_parser::extensions::GeneralName;
+
+use super::places::Places;
 
 const H2: &[u8] = b"h2";
 const HTTP11: &[u8] = b"http/1.1";
@@ -53,16 +57,19 @@ pub struct InForce {
 #[derive(Clone, Debug)]
 pub struct Listening {
     in_force: watch::Receiver<Arc<InForce>>,
-    handshakes: Arc<Semaphore>,
+    places: Places,
     within: Duration,
 }
 
 /// Why there was no handshake.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {
-    /// It took too long, or waited too long for a place.
+    /// The hello, a place or the rest took too long.
     #[error("the handshake was not done in time")]
     Late,
+    /// It did not go on, and others wanted to.
+    #[error("the handshake did not go on, and another took its place")]
+    Displaced,
     /// The client does not speak TLS.
     #[error("the client does not speak TLS")]
     Plaintext,
@@ -76,6 +83,7 @@ impl Failed {
     pub fn slug(&self) -> &'static str {
         match self {
             Self::Late => "tls-handshake-late",
+            Self::Displaced => "tls-handshake-displaced",
             Self::Plaintext => "plaintext-on-a-tls-port",
             Self::Handshake(_) => "tls-handshake",
         }
@@ -93,21 +101,25 @@ pub struct Secured {
 }
 
 impl Listening {
-    /// At most `handshakes_max` at once.
+    /// At most `handshakes_max` at once, of clients whose hello has come.
     pub fn new(in_force: watch::Receiver<Arc<InForce>>, handshakes_max: u32, within: Duration) -> Self {
-        Self { in_force, handshakes: Arc::new(Semaphore::new(handshakes_max as usize)), within }
+        Self { in_force, places: Places::new(handshakes_max as usize), within }
     }
 
     /// Shakes hands.
     ///
     /// # Errors
     /// Why the client is not served.
-    pub async fn shake(&self, stream: Box<dyn Stream>) -> Result<Secured, Failed> {
-        let server = self.in_force.borrow().server.clone();
+    pub async fn shake(&self, mut stream: Box<dyn Stream>) -> Result<Secured, Failed> {
         let shaken = async {
-            // It is never closed.
-            let _place = self.handshakes.acquire().await;
-            TlsAcceptor::from(server).accept(stream).await.map_err(failed)
+            let hello = hear(&mut stream).await.map_err(failed)?;
+            let mut place = self.places.take().await;
+            let server = self.in_force.borrow().server.clone();
+            tokio::select! {
+                biased;
+                shaken = StartHandshake::from_parts(hello, stream).into_stream(server) => shaken.map_err(failed),
+                () = place.lost() => Err(Failed::Displaced),
+            }
         };
         let stream = timeout(self.within, shaken).await.map_err(|_| Failed::Late)??;
         let session = stream.get_ref().1;
@@ -115,6 +127,38 @@ impl Listening {
         let leaf = session.peer_certificates().and_then(<[_]>::first);
         let certificate = leaf.and_then(description);
         Ok(Secured { stream: Box::new(stream), is_http2, certificate })
+    }
+}
+
+/// Any client's hello fits, with keys of the largest kinds and a ticket: this is what a connection costs before it has a place.
+const HELLO_BYTES_MAX: usize = 16 << 10;
+
+/// Reads a whole hello.
+async fn hear(stream: &mut Box<dyn Stream>) -> io::Result<Accepted> {
+    let mut acceptor = Acceptor::default();
+    let mut left = HELLO_BYTES_MAX;
+    let mut buffer = [0; 1 << 10];
+    loop {
+        let count = stream.read(&mut buffer).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        left = left.checked_sub(count).ok_or(io::ErrorKind::FileTooLarge)?;
+        let mut bytes = &buffer[..count];
+        while !bytes.is_empty() {
+            acceptor.read_tls(&mut bytes)?;
+        }
+        match acceptor.accept() {
+            Ok(Some(hello)) => return Ok(hello),
+            Ok(None) => {}
+            Err((error, mut alert)) => {
+                let mut told = Vec::new();
+                alert.write_all(&mut told)?;
+                // Whether it is taken changes nothing.
+                let _ = stream.write_all(&told).await;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod calling;
 pub mod files;
 /// With clients.
 pub mod listening;
+mod places;
 
 #[cfg(test)]
 mod tests;

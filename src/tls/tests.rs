@@ -169,6 +169,44 @@ async fn silence_and_plaintext_are_no_handshake_and_places_are_bounded() {
     let (mut client, stream) = tokio::io::duplex(64);
     tokio::io::AsyncWriteExt::write_all(&mut client, b"GET / HTTP/1.1\r\n").await.expect("open");
     assert!(matches!(listening.shake(Box::new(stream)).await, Err(Failed::Plaintext)));
+    // and a hello does not go on for ever: records of a message of almost 64 KiB
+    let (mut client, stream) = tokio::io::duplex(1 << 16);
+    let records = [&[22, 3, 1, 16, 4, 1, 0, 255, 0][..], &[0; 4096]].concat();
+    let more = [&[22, 3, 1, 16, 0][..], &[0; 4096]].concat().repeat(4);
+    tokio::io::AsyncWriteExt::write_all(&mut client, &[records, more].concat()).await.expect("it fits");
+    assert!(matches!(listening.shake(Box::new(stream)).await, Err(Failed::Handshake(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_fall_silent_before_or_after_their_hello_shut_nobody_out() {
+    let dir = folder(&["a.test"]);
+    let listening = listening(&file(dir.path(), &["a.test"]));
+    // given more clients than there are places: some say nothing, some nothing after their hello
+    let name = ServerName::try_from("a.test").expect("a name");
+    let hello = rustls::ClientConnection::new(Arc::new(client(dir.path(), None)), name);
+    let mut bytes = Vec::new();
+    hello.expect("a client").write_tls(&mut bytes).expect("a hello");
+    let (mut clients, mut shaken) = (Vec::new(), Vec::new());
+    for said in [&bytes[..], &bytes[..], &[], &[], &[], &bytes[..1], &bytes[..bytes.len() - 1]] {
+        let (mut client, stream) = tokio::io::duplex(1 << 16);
+        tokio::io::AsyncWriteExt::write_all(&mut client, said).await.expect("it fits");
+        clients.push(client);
+        let listening = listening.clone();
+        shaken.push(tokio::spawn(async move { listening.shake(Box::new(stream)).await.err() }));
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    // when others come, then they wait a second for the place of one that went silent, and no longer
+    let begin = tokio::time::Instant::now();
+    for _ in 0..3 {
+        assert_eq!(shake(&listening, client(dir.path(), None), "a.test").await.1, Ok(()));
+    }
+    assert!(begin.elapsed() <= Duration::from_secs(1), "{:?}", begin.elapsed());
+    let mut slugs = Vec::new();
+    for shaken in shaken {
+        slugs.push(shaken.await.expect("no panic").expect("it failed").slug());
+    }
+    assert_eq!(slugs.iter().filter(|slug| **slug == "tls-handshake-displaced").count(), 1, "{slugs:?}");
+    assert_eq!(slugs.iter().filter(|slug| **slug == "tls-handshake-late").count(), 6, "{slugs:?}");
 }
 
 #[test]

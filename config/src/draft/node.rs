@@ -13,7 +13,7 @@ use crate::node::{
     ADMIN_LISTEN_DEFAULT, ClusterFile, Http2Limits, Limits, LogFile, NodeFile,
     SNAPSHOT_AFTER_ENTRIES_DEFAULT, TlsFiles,
 };
-use crate::spot::{Notes, Spot, Wanted};
+use crate::spot::{Fields, Notes, Spot, Wanted};
 use crate::tree::{Node, quote};
 
 /// Reads a node file; `notes` has what could not be read.
@@ -247,10 +247,10 @@ fn read_http2_limits(notes: &mut Notes, spot: &Spot<'_>) -> Http2Limits {
     let window = Http2Limits::WINDOW_BYTES_MAX;
     let (frame_least, frame_most) = Http2Limits::FRAME_BYTES.into_inner();
     let stream_window_bytes = size("stream_window_bytes", default.stream_window_bytes, 1 << 10, window);
-    let connection_window_bytes =
-        size("connection_window_bytes", default.connection_window_bytes, 64 << 10, window);
     let frame_bytes_max = size("frame_bytes_max", default.frame_bytes_max, frame_least, frame_most);
     let send_buffer_bytes_max = size("send_buffer_bytes_max", default.send_buffer_bytes_max, 1 << 10, window);
+    let connection_window_bytes =
+        read_connection_window(notes, &mut fields, u64::from(stream_window_bytes) * u64::from(streams_max));
     let mut time = |key, default| {
         let range = Duration::from_millis(1)..=Duration::from_secs(3_600);
         fields.optional(key).and_then(|spot| spot.duration(notes, range)).unwrap_or(default)
@@ -266,6 +266,29 @@ fn read_http2_limits(notes: &mut Notes, spot: &Spot<'_>) -> Http2Limits {
         ping_interval: time("ping_interval", default.ping_interval),
         ping_timeout: time("ping_timeout", default.ping_timeout),
     }
+}
+
+/// - `all_bytes`: the windows of all streams together.
+fn read_connection_window(notes: &mut Notes, fields: &mut Fields<'_>, all_bytes: u64) -> u32 {
+    let most = Http2Limits::WINDOW_BYTES_MAX;
+    if all_bytes > most {
+        fields.spot.wrong_key(
+            notes,
+            format!("`stream_window_bytes` times `streams_max` of {all_bytes} bytes"),
+            format!("at most {most} bytes: no connection has a larger window"),
+        );
+    }
+    // The shortest that the protocol knows: a connection begins with almost as much.
+    let least = all_bytes.clamp(64 << 10, most);
+    let given = fields.optional("connection_window_bytes").and_then(|spot| {
+        let bytes = spot.size(notes, (64 << 10)..=most)?;
+        if bytes < least {
+            spot.wrong(notes, format!("`stream_window_bytes` times `streams_max`, {least} bytes, or more"))
+                .help = Some("else some streams whose bodies are not read stop all others".to_owned());
+        }
+        Some(bytes)
+    });
+    given.and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(least.try_into().unwrap_or(u32::MAX))
 }
 
 fn read_log(notes: &mut Notes, spot: &Spot<'_>) -> Option<LogFile> {

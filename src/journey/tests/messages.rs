@@ -1,5 +1,7 @@
 //! What of a message passes, and when.
 
+use std::sync::LazyLock;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -48,6 +50,28 @@ async fn a_client_that_waits_for_100_gets_it_once_its_body_is_wanted() {
         assert!(answer.starts_with(&format!("http/1.1 {status}")), "{answer}");
         assert!(client.is_closed().await && client.seen().is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_still_being_sent_is_not_cut_by_the_next_head() {
+    // given an answer that is longer than what is on its way to a client at once
+    static LONG: LazyLock<String> =
+        LazyLock::new(|| format!("HTTP/1.1 200 OK\r\ncontent-length: 70000\r\n\r\n{}", "x".repeat(70_000)));
+    let mut client = Client::connect(|_, _| Act::Say(&LONG)).await;
+    // when the client begins its next request, and takes its time to read
+    client.send(GET).await;
+    sleep(Duration::from_millis(100)).await;
+    client.send("GET /v1/b HTT").await;
+    sleep(Duration::from_secs(6)).await;
+    // then it gets all of the answer, and may finish its request
+    assert_eq!(client.answer().await.1, "x".repeat(70_000));
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(client.ask("P/1.1\r\nhost: api.test\r\n\r\n").await.1.len(), 70_000);
+    // and one that it does not finish has its time from then on
+    client.send("GET").await;
+    let begin = Instant::now();
+    let head = read_head(&mut client.stream).await.expect("an answer");
+    assert!(head.starts_with("HTTP/1.1 408") && begin.elapsed().as_secs() == 5, "{head}");
 }
 
 #[tokio::test(start_paused = true)]

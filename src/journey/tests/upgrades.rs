@@ -57,6 +57,17 @@ async fn bytes_go_both_ways_after_both_sides_have_agreed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_unclear_before_an_upgrade_reaches_no_tunnel() {
+    // given a client that sends what is no HTTP/1.1 before it is told that it may
+    let mut client = Client::connect(|_, _| Act::Echo(SWITCHED)).await;
+    let head = client.switch(&format!("{HANDSHAKE}ear\nly")).await;
+    // when the upstream agrees, then the connection is closed, with nothing of ours in it
+    assert!(head.starts_with("http/1.1 101"), "{head}");
+    assert!(client.is_closed().await);
+    assert_eq!(client.figure("quorumgate_tunnel_bytes_total{from=\"client\"}"), "0");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upgrade_that_no_route_permits_stays_a_request() {
     for (edit, handshake) in [
         ("", HANDSHAKE.to_owned()),
