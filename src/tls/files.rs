@@ -1,6 +1,6 @@
 //! The certificate files of the clients' listener, and what is in force of them.
 //!
-//! The files are looked at every [`LOOK_EVERY`]. A set that is whole and good comes into force for new connections; those
+//! The files are looked at every `LOOK_EVERY`. A set that is whole and good comes into force for new connections; those
 //! that stand are not touched. A set that is not is refused with its file and reason, and the one before stays in force.
 
 use std::path::Path;
