@@ -35,12 +35,9 @@ def free_port():
 class Gateway:
     """One node with a plain port and one for TLS, and its document."""
 
-    def __init__(self, binary, folder, plain_port, socket_port, grpc_port):
+    def __init__(self, binary, folder, certificate, plain_port, socket_port, grpc_port, secure_port):
         self.http, self.https, self.admin, peers = (free_port() for _ in range(4))
         self.folder = folder
-        ca = trustme.CA()
-        certificate = ca.issue_cert("localhost", "127.0.0.1")
-        ca.cert_pem.write_to_path(folder / "ca.pem")
         certificate.private_key_and_cert_chain_pem.write_to_path(folder / "both.pem")
         (folder / "node.yaml").write_text(f"""
 name: node-1
@@ -56,10 +53,12 @@ upstreams:
   plain: {{endpoints: ["http://127.0.0.1:{plain_port}"]}}
   sockets: {{endpoints: ["http://127.0.0.1:{socket_port}"]}}
   calls: {{endpoints: ["http://127.0.0.1:{grpc_port}"], protocol: http2}}
+  secure-calls: {{endpoints: ["https://127.0.0.1:{secure_port}"], protocol: http2, tls: {{ca: ca.pem, server_name: localhost}}}}
 quotas:
   few: {{key: route, limit: {{rate: 1/min, burst: 3}}}}
 routes:
   - {{name: echo, match: {{path: /echo.Echo}}, upstream: calls, access: public}}
+  - {{name: secure, match: {{path: /secure.Echo}}, upstream: secure-calls, access: public}}
   - {{name: limited, match: {{path: /few.Few}}, upstream: calls, access: public, quotas: [few]}}
   - {{name: sockets, match: {{path: /socket}}, upstream: sockets, access: public, upgrades: [websocket]}}
   - {{name: plain, match: {{path: /}}, upstream: plain, access: public}}
@@ -116,11 +115,12 @@ def calls(gateway, tls):
     else:
         channel = grpc.insecure_channel(f"127.0.0.1:{gateway.http}")
     with channel:
-        unary = channel.unary_unary("/echo.Echo/Unary")
-        for size in (0, 1, 70_000, 2 * MIB):
-            answer, call = unary.with_call(bytes(size), timeout=10)
-            wanted("unary", len(answer), size)
-            wanted("trailers", dict(call.trailing_metadata())["bytes"], str(size))
+        for service in ("secure", "echo"):
+            unary = channel.unary_unary(f"/{service}.Echo/Unary")
+            for size in (0, 1, 70_000, 2 * MIB):
+                answer, call = unary.with_call(bytes(size), timeout=10)
+                wanted("unary", len(answer), size)
+                wanted("trailers", dict(call.trailing_metadata())["bytes"], str(size))
         error = failure(lambda: unary(b"fail", timeout=10))
         wanted("status", error.code(), grpc.StatusCode.FAILED_PRECONDITION)
         wanted("message", error.details(), "as asked: \u00e4")
@@ -145,7 +145,7 @@ def calls(gateway, tls):
         wanted("unknown", failure(lambda: unknown(b"", timeout=10)).code(), grpc.StatusCode.UNIMPLEMENTED)
     if over < 2:
         raise AssertionError(f"of 5 calls of a route that takes 3 a minute: {codes}")
-    return f"5 kinds of call, {over} of 5 over the limit told RESOURCE_EXHAUSTED"
+    return f"6 kinds of call, one to an upstream with TLS, {over} of 5 over the limit told RESOURCE_EXHAUSTED"
 
 
 async def sockets(gateway, tls, messages):
@@ -218,10 +218,16 @@ def main():
     options = options.parse_args()
     size, seconds = (1024 * MIB, 60) if options.full else (64 * MIB, 3)
     plain_port, socket_port = upstreams.serve_plain_and_sockets()
-    grpc_port, _server = upstreams.serve_grpc()
+    ca = trustme.CA()
+    certificate = ca.issue_cert("localhost", "127.0.0.1")
+    chain = b"".join(pem.bytes() for pem in certificate.cert_chain_pems)
+    grpc_port, secure_port, _server = upstreams.serve_grpc((certificate.private_key_pem.bytes(), chain))
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        gateway = Gateway(options.binary.resolve(), pathlib.Path(folder), plain_port, socket_port, grpc_port)
+        folder = pathlib.Path(folder)
+        ca.cert_pem.write_to_path(folder / "ca.pem")
+        ports = (plain_port, socket_port, grpc_port, secure_port)
+        gateway = Gateway(options.binary.resolve(), folder, certificate, *ports)
         steps = []
         for name, scheme, port in gateway.ports():
             tls = scheme == "https"
@@ -249,7 +255,7 @@ def main():
         finally:
             gateway.end()
             if failed:
-                print((pathlib.Path(folder) / "log").read_text()[-4000:])
+                print((folder / "log").read_text()[-4000:])
     sys.exit(1 if failed else 0)
 
 

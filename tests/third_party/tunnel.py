@@ -73,4 +73,9 @@ def _echo(raw, tls, text, messages):
         raw.sendall(http.data_to_send())
     http.send_data(stream, frames.send(CloseConnection(code=1000)), end_stream=True)
     raw.sendall(http.data_to_send())
+    ended = False
+    while not ended and (data := raw.recv(1 << 16)):
+        ended = any(isinstance(event, h2.events.StreamEnded) for event in http.receive_data(data))
+    if not ended:
+        raise AssertionError("the stream did not end behind the Close frame")
     return f"{messages} messages came back in order"

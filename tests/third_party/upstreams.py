@@ -15,12 +15,13 @@ class Echo(grpc.GenericRpcHandler):
     """All four kinds of call; messages are bytes."""
 
     def service(self, call):
+        service, method = call.method.rsplit("/", 1)
         return {
-            "/echo.Echo/Unary": grpc.unary_unary_rpc_method_handler(self.unary),
-            "/echo.Echo/Down": grpc.unary_stream_rpc_method_handler(self.down),
-            "/echo.Echo/Up": grpc.stream_unary_rpc_method_handler(self.up),
-            "/echo.Echo/Both": grpc.stream_stream_rpc_method_handler(self.both),
-        }.get(call.method)
+            "Unary": grpc.unary_unary_rpc_method_handler(self.unary),
+            "Down": grpc.unary_stream_rpc_method_handler(self.down),
+            "Up": grpc.stream_unary_rpc_method_handler(self.up),
+            "Both": grpc.stream_stream_rpc_method_handler(self.both),
+        }.get(method) if service in ("/echo.Echo", "/secure.Echo") else None
 
     def unary(self, message, context):
         context.set_trailing_metadata((("served-by", "echo"), ("bytes", str(len(message)))))
@@ -46,13 +47,14 @@ class Echo(grpc.GenericRpcHandler):
             yield message
 
 
-def serve_grpc():
-    """A port of 127.0.0.1, and the server."""
+def serve_grpc(key_and_chain):
+    """Two ports of 127.0.0.1, in the clear and with TLS, and the server."""
     server = grpc.server(futures.ThreadPoolExecutor(8))
     server.add_generic_rpc_handlers((Echo(),))
     port = server.add_insecure_port("127.0.0.1:0")
+    secure_port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([key_and_chain]))
     server.start()
-    return port, server
+    return port, secure_port, server
 
 
 async def _echo(socket):
