@@ -117,8 +117,8 @@ fn carry_out(case: &Sequence, to: std::net::SocketAddr, piece: usize) -> Talk {
 impl Sequence {
     /// Whether what was heard was the connection's end.
     fn ends(&self, talk: &Talk) -> bool {
-        let heard = self.expected.iter().filter_map(|expected| talk.heard.find(expected));
-        heard.into_iter().any(|word| matches!(word, Word::GoAway { .. } | Word::Plain { .. } | Word::Close))
+        let mut heard = self.expected.iter().filter_map(|expected| talk.heard.find(expected));
+        heard.any(|word| matches!(word, Word::GoAway { .. } | Word::Plain { .. } | Word::Close))
     }
 }
 
