@@ -8,19 +8,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::world::{Clock, Disk, Stream, UnixMs, World};
+use cluster::world::{Disk, Stream, World};
 use config::upstream::{Protocol, UpstreamTls};
 use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::client::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::time_provider::TimeProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::warn;
+
+use super::listening::Now;
 
 /// How long files are believed to be what they were.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -55,22 +56,6 @@ struct Files {
 impl std::fmt::Debug for Calling {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Calling")
-    }
-}
-
-/// The wall clock, as certificates are checked against.
-struct Now(Arc<dyn Clock>);
-
-impl std::fmt::Debug for Now {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Now")
-    }
-}
-
-impl TimeProvider for Now {
-    fn current_time(&self) -> Option<UnixTime> {
-        let UnixMs(ms) = self.0.wall();
-        Some(UnixTime::since_unix_epoch(Duration::from_millis(ms)))
     }
 }
 
