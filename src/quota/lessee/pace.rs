@@ -41,7 +41,12 @@ impl Demand {
 
 /// The time from a batch's send to its reply, and what follows from it (decisions.md 3).
 #[derive(Clone, Copy, Debug)]
-pub struct Cycle(Duration);
+pub struct Cycle {
+    /// What the next batch is thought to take: longer with each that was left unanswered.
+    expected: Duration,
+    /// What answered ones took.
+    took: Duration,
+}
 
 impl Cycle {
     /// The longest failover (decisions.md 1).
@@ -49,30 +54,36 @@ impl Cycle {
 
     /// Before anything was measured.
     pub fn new() -> Self {
-        Self(Duration::from_millis(250))
+        let guess = Duration::from_millis(250);
+        Self { expected: guess, took: guess }
     }
     /// A batch was answered after `took`.
     pub fn answered(&mut self, took: Duration) {
-        self.0 = (self.0 * 3 + took.min(Self::FAILOVER_MAX)) / 4;
+        let took = took.min(Self::FAILOVER_MAX);
+        for average in [&mut self.expected, &mut self.took] {
+            *average = (*average * 3 + took) / 4;
+        }
     }
     /// A batch was not answered in time.
     pub fn timed_out(&mut self) {
-        self.0 = (self.0 * 2).min(Self::FAILOVER_MAX);
+        self.expected = (self.expected * 2).min(Self::FAILOVER_MAX);
     }
     /// The average.
     pub fn get(self) -> Duration {
-        self.0
+        self.expected
     }
     /// When a batch is given up.
     pub fn batch_timeout(self) -> Duration {
-        (self.0 * 4).clamp(Duration::from_millis(100), Self::FAILOVER_MAX)
+        (self.expected * 4).clamp(Duration::from_millis(100), Self::FAILOVER_MAX)
     }
     /// How long a request waits for any answer at all, and, where its quota does not say, for a token that another gateway
     /// holds. A question that comes while a batch is under way waits for that batch and then for its own, so anything near
     /// two cycles would call a merely busy leader silent. A token elsewhere is recalled, given back and granted: two
     /// commits and five messages, each of which may come behind a batch or an entry that is already on its way.
+    ///
+    /// Nodes that are far from each other make it long; a leader that does not answer at all does not.
     pub fn wait(self) -> Duration {
-        (self.0 * 6).clamp(Duration::from_millis(250), Duration::from_secs(1))
+        (self.took * 6).clamp(Duration::from_millis(250), Self::FAILOVER_MAX)
     }
 }
 
@@ -98,5 +109,20 @@ mod tests {
         (0..9).for_each(|_| cycle.timed_out());
         // then the timeout stands at its bound
         assert_eq!(cycle.batch_timeout(), Cycle::FAILOVER_MAX);
+    }
+
+    #[test]
+    fn requests_wait_longer_where_answers_take_longer_and_not_where_none_come() {
+        // given a fresh pace, and a leader that falls silent
+        let mut cycle = Cycle::new();
+        let at_first = cycle.wait();
+        (0..9).for_each(|_| cycle.timed_out());
+        assert_eq!(cycle.wait(), at_first);
+        // when it answers, from far away
+        (0..20).for_each(|_| cycle.answered(Duration::from_millis(400)));
+        // then two batches and the entries before them have time, and a failover stays the most
+        assert!(cycle.wait() > Duration::from_millis(2_300), "{:?}", cycle.wait());
+        (0..20).for_each(|_| cycle.answered(Duration::from_secs(9)));
+        assert_eq!(cycle.wait(), Cycle::FAILOVER_MAX);
     }
 }

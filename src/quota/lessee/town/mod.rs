@@ -311,6 +311,21 @@ fn a_tenant_with_five_seconds_of_burst_rides_through_a_failover() {
     }
 }
 
+#[test]
+fn nodes_an_ocean_apart_leave_no_request_undecided() {
+    for one_way in [100, 150] {
+        for (per_ks, limit) in [(30_000, per_second(100, 100)), (2_000, per_second(10, 10))] {
+            // given nodes so many ms apart, and a tenant well below its limit
+            let road = Road::apart(one_way);
+            let play =
+                Play { limit, nodes: 3, spread: Spread::Even, per_ks, seconds: 30, road, seed: one_way };
+            // then all of its requests are admitted, however long the leader's answers are on their way
+            let seen = play.run();
+            assert_eq!(seen.count(End::Admitted), seen.ends.len() as u64, "{play:?}");
+        }
+    }
+}
+
 /// `cargo test -p quorumgate --lib town::the_table -- --ignored --nocapture`
 #[test]
 #[ignore = "prints a table"]

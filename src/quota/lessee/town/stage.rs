@@ -55,6 +55,11 @@ impl Road {
     /// Machines that have too much to do.
     pub const SLOW: Self = Self { delay: (MS, 12 * MS), commit: (5 * MS, 40 * MS) };
 
+    /// So many ms one way; disks cost nothing beside that.
+    pub fn apart(ms: u64) -> Self {
+        Self { delay: (ms * MS, ms * MS + MS), commit: (2 * ms * MS, 2 * ms * MS + 2 * MS) }
+    }
+
     /// Each in its turn.
     pub fn of(seed: u64) -> Self {
         [Self::NEAR, Self::FAR, Self::SLOW][usize::try_from(seed % 3).expect("small")]
