@@ -16,6 +16,7 @@ use quorumgate_cluster::state::ids::{RaftId, Revision};
 use quorumgate_cluster::tls::Tls;
 use quorumgate_cluster::view::View;
 
+use crate::storage::all_equal;
 use crate::world::world;
 use crate::{LONG, Node, document, file, free_port, name, nodes, session, token, until};
 
@@ -117,18 +118,8 @@ impl Town {
 
     /// All that run have the same state.
     async fn agree(&self) {
-        let began = Instant::now();
-        loop {
-            let mut digests = Vec::new();
-            for started in self.running.values() {
-                digests.push(started.replica.digest().await.expect("every node has a state"));
-            }
-            if digests.iter().all(|digest| *digest == digests[0]) {
-                return;
-            }
-            assert!(began.elapsed() < LONG, "the nodes differ: {digests:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let running: Vec<Replica> = self.running.values().map(|started| started.replica.clone()).collect();
+        all_equal(&running).await;
     }
 
     async fn end(mut self) {

@@ -51,14 +51,6 @@ async fn three_voters(nodes: &[Node]) -> Vec<Replica> {
     replicas
 }
 
-async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < LONG, "{what}: not in time");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Takes a token `times` times, each in a batch of its own; how many came.
 async fn take(gateway: &mut Gateway, times: u64) -> u64 {
     let mut taken = 0;
@@ -75,7 +67,7 @@ async fn one_far_behind(nodes: &[Node]) -> (Vec<Replica>, [usize; 3]) {
     for turn in 0..10 {
         replicas[0].apply_document(large(turn), None).await.expect("a majority runs");
     }
-    let leader = replicas.iter().position(|replica| replica.view().is_leader).expect("one leads");
+    let leader = leader_of(&replicas).await;
     let [other, behind] = [(leader + 1) % 3, (leader + 2) % 3];
     replicas[behind].stop().await;
     let at = replicas[leader].digest().await.expect("it has a state").0;
