@@ -138,7 +138,8 @@ async fn a_snapshot_cut_off_by_a_change_of_leader_begins_anew() {
     let started = Replica::start(world, nodes[behind].file.clone()).await.expect("the node starts");
     replicas[behind] = started.replica;
     wait_for("the second piece", || gate.held_up() == 1).await;
-    // when the leader stops
+    // when the leader, which may be another one than a while ago, stops
+    let (leader, other) = if replicas[other].view().is_leader { (other, leader) } else { (leader, other) };
     replicas[leader].stop().await;
     until(&replicas[other], "leadership", |view| view.is_leader).await;
     gate.open();
