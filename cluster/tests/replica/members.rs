@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use config::ids::NodeName;
 use config::node::{ClusterFile, NodeFile};
 use quorumgate_cluster::fatal::Fatal;
 use quorumgate_cluster::peer::message::control::{ApplyV1, JoinAnswerV1, JoinV1, ProbeV1};
@@ -51,7 +52,7 @@ impl Town {
         &self.running[&index].replica
     }
 
-    fn name(&self, index: usize) -> config::ids::NodeName {
+    fn name(&self, index: usize) -> NodeName {
         self.nodes[index].file.name.clone()
     }
 
@@ -81,13 +82,18 @@ impl Town {
         }
     }
 
-    /// Begins an order at `asked`, again while there is no leader to carry it out.
-    async fn order(&self, order: impl AsyncFn() -> Result<(), OrderError>) {
-        let began = Instant::now();
+    /// Begins an order that removes `node`, again while there is no leader to carry it out.
+    async fn order(&self, node: &NodeName, order: impl AsyncFn() -> Result<(), OrderError>) {
+        let (began, mut may_have_begun) = (Instant::now(), false);
+        let ours = format!(" of {node} ");
         loop {
             match order().await {
                 Ok(()) => return,
-                Err(OrderError::NoLeader | OrderError::Unanswered | OrderError::Busy(_)) => {}
+                // Then it has begun, or is over.
+                Err(OrderError::Busy(why)) if may_have_begun && why.contains(&ours) => return,
+                Err(OrderError::Unknown(_)) if may_have_begun => return,
+                Err(OrderError::Unanswered) => may_have_begun = true,
+                Err(OrderError::NoLeader | OrderError::Busy(_)) => {}
                 Err(other) => panic!("{other}"),
             }
             assert!(began.elapsed() < LONG, "not begun");
@@ -125,7 +131,7 @@ impl Town {
 
     async fn leave(&mut self, asked: usize, index: usize) {
         let node = self.name(index);
-        self.order(async || self.at(asked).leave(&node).await.map(drop)).await;
+        self.order(&node, async || self.at(asked).leave(&node).await.map(drop)).await;
         self.go(index).await;
     }
 
@@ -248,7 +254,7 @@ async fn each_founding_node_is_replaced_in_turn_and_the_numbers_of_the_old_ones_
         given.extend(town.at(new).view().members.iter().map(|member| member.raft_id));
         // and when it replaces an old one, in one change
         let (from, to) = (town.name(old), town.name(new));
-        town.order(async || town.at(new).replace(&from, &to).await.map(drop)).await;
+        town.order(&from, async || town.at(new).replace(&from, &to).await.map(drop)).await;
         town.go(old).await;
         town.settle(&names[old + 1..=new]).await;
     }
@@ -277,7 +283,7 @@ async fn a_sixth_node_waits_until_a_voter_is_replaced_or_leaves() {
     }
     // when it replaces a voter
     let (old, new) = (town.name(1), town.name(5));
-    town.order(async || town.at(5).replace(&old, &new).await.map(drop)).await;
+    town.order(&old, async || town.at(5).replace(&old, &new).await.map(drop)).await;
     town.go(1).await;
     town.settle(&["n1", "n3", "n4", "n5", "n6"]).await;
     // and when a voter leaves, the next one takes its place by itself
@@ -373,7 +379,7 @@ async fn a_removed_node_that_never_heard_of_it_is_fenced_and_learns_it_when_it_a
         assert!(!error.contains("removed"), "a member is heard, if not understood: {error}");
     }
     let node = town.name(gone);
-    town.order(async || town.at(asked).leave(&node).await.map(drop)).await;
+    town.order(&node, async || town.at(asked).leave(&node).await.map(drop)).await;
     let left: Vec<&str> = (0..3).filter(|index| *index != gone).map(|index| FIVE[index]).collect();
     town.settle(&left).await;
     let (leader, term) = (town.leader().await, town.at(asked).view().term);
@@ -462,7 +468,7 @@ async fn a_change_waits_for_the_view_of_a_member_that_went_without_a_word() {
     let gone = (leader + 1) % 3;
     let node = town.name(gone);
     town.stop(gone).await;
-    town.order(async || town.at(leader).leave(&node).await.map(drop)).await;
+    town.order(&node, async || town.at(leader).leave(&node).await.map(drop)).await;
     until(town.at(leader), "two members, while its view lasts", |view| {
         view.members.len() == 2 && view.operation.is_some()
     })
@@ -485,7 +491,7 @@ async fn a_second_order_waits_and_a_majority_of_running_voters_is_never_given_aw
     assert!(matches!(&error, OrderError::Unknown(why) if why.contains("n1, n2, n3")), "{error}");
     // given a leave that is under way: the node has not finished yet
     let (leader_name, other_name) = (town.name(leader), town.name(other));
-    town.order(async || town.at(leader).leave(&other_name).await.map(drop)).await;
+    town.order(&other_name, async || town.at(leader).leave(&other_name).await.map(drop)).await;
     // when another one is ordered
     let error = town.at(leader).leave(&leader_name).await.expect_err("one at a time");
     assert!(matches!(&error, OrderError::Busy(why) if why.contains(other_name.as_str())), "{error}");
@@ -516,7 +522,7 @@ async fn an_operation_that_a_change_of_leaders_cuts_off_is_carried_to_its_end() 
     let leaver = (leader + 1) % 3;
     // given a leave that waits for the leaver to finish
     let node = town.name(leaver);
-    town.order(async || town.at(leader).leave(&node).await.map(drop)).await;
+    town.order(&node, async || town.at(leader).leave(&node).await.map(drop)).await;
     until(town.at(leaver), "the leave", |view| view.operation.is_some()).await;
     // when the leader goes down in the middle of it
     town.stop(leader).await;
