@@ -86,10 +86,10 @@ mod tests {
     async fn the_real_world_keeps_the_contract() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let world = real();
-        // given two ports that were free a moment ago
-        let free = world.net.bind((Ipv4Addr::LOCALHOST, 0).into(), Share::Alone).expect("some port");
-        let port = free.local_addr().port();
-        drop(free);
+        // given two ports that were free a moment ago, below those that the kernel gives to whoever asks for any
+        let first = 10_000 + u16::try_from(std::process::id() % 10_000).expect("it is small");
+        let is_free = |port| world.net.bind((Ipv4Addr::LOCALHOST, port).into(), Share::Alone).is_ok();
+        let port = (first..30_000).find(|port| is_free(*port) && is_free(port + 1)).expect("two free ports");
         cluster::world::contract(&world, port, &dir.path().join("data")).await;
     }
 

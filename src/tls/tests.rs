@@ -89,7 +89,7 @@ async fn shake(
     (listener, client)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_name_that_is_asked_for_picks_the_certificate() {
     // given two certificates, and a client that trusts both but checks the name
     let dir = folder(&["a.test", "b.test"]);
@@ -109,7 +109,7 @@ async fn the_name_that_is_asked_for_picks_the_certificate() {
     assert!(told.contains("AccessDenied") || told.contains("UnrecognisedName"), "{told}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn http2_is_agreed_on_where_it_is_offered() {
     let dir = folder(&["a.test"]);
     let dir = dir.path();
@@ -122,7 +122,7 @@ async fn http2_is_agreed_on_where_it_is_offered() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_shows_a_certificate_of_the_right_ca_or_is_refused() {
     // given a listener that wants one
     let (dir, foreign) = (folder(&["a.test", "caller"]), folder(&["a.test", "caller"]));

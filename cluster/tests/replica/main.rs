@@ -98,6 +98,26 @@ async fn until(replica: &Replica, what: &str, holds: impl Fn(&View) -> bool) -> 
     }
 }
 
+/// Waits until `holds`.
+async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < LONG, "{what}: not in time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Which one leads, once one does: a node that had to wait for its processor may have lost the leadership a moment ago.
+async fn leader_of(replicas: &[Replica]) -> usize {
+    let mut leader = None;
+    let leads = || {
+        leader = replicas.iter().position(|replica| replica.view().is_leader);
+        leader.is_some()
+    };
+    wait_for("a leader", leads).await;
+    leader.expect("it was waited for")
+}
+
 fn quota() -> Quota {
     Quota {
         name: QuotaName::parse("q").expect("a good name"),
@@ -169,8 +189,7 @@ async fn a_node_founds_a_cluster_of_its_own_lends_and_remembers_all_of_it_after_
     let reply = token(&replica, session, &mut 0).await;
     // then it gets its token, and the view is known to be fresh
     assert!(reply.items[0].grant >= 1, "{reply:?}");
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    assert!(replica.view_lease().is_some());
+    wait_for("a view that is known to be fresh", || replica.view_lease().is_some()).await;
     // and after a restart the node has the same state
     let before = replica.digest().await.expect("it has a state");
     replica.stop().await;
@@ -226,7 +245,7 @@ async fn three_nodes_join_lend_survive_their_leader_and_take_it_back() {
         sessions.push((session, seq));
     }
     // when the leader stops
-    let leader = replicas.iter().position(|replica| replica.view().is_leader).expect("one leads");
+    let leader = leader_of(&replicas).await;
     replicas[leader].stop().await;
     let began = Instant::now();
     let other = (leader + 1) % 3;
@@ -236,18 +255,7 @@ async fn three_nodes_join_lend_survive_their_leader_and_take_it_back() {
     assert!(began.elapsed() < Duration::from_secs(10), "failover took {:?}", began.elapsed());
     // and when it comes back with its disk, it catches up and all are equal
     replicas[leader] = nodes[leader].start().await.replica;
-    let began = Instant::now();
-    loop {
-        let mut digests = Vec::new();
-        for replica in &replicas {
-            digests.push(replica.digest().await.expect("every node has a state"));
-        }
-        if digests.iter().all(|digest| *digest == digests[0]) {
-            break;
-        }
-        assert!(began.elapsed() < LONG, "the nodes differ: {digests:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    storage::all_equal(&replicas).await;
     for replica in &replicas {
         replica.stop().await;
     }

@@ -51,14 +51,6 @@ async fn three_voters(nodes: &[Node]) -> Vec<Replica> {
     replicas
 }
 
-async fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < LONG, "{what}: not in time");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Takes a token `times` times, each in a batch of its own; how many came.
 async fn take(gateway: &mut Gateway, times: u64) -> u64 {
     let mut taken = 0;
@@ -75,7 +67,7 @@ async fn one_far_behind(nodes: &[Node]) -> (Vec<Replica>, [usize; 3]) {
     for turn in 0..10 {
         replicas[0].apply_document(large(turn), None).await.expect("a majority runs");
     }
-    let leader = replicas.iter().position(|replica| replica.view().is_leader).expect("one leads");
+    let leader = leader_of(&replicas).await;
     let [other, behind] = [(leader + 1) % 3, (leader + 2) % 3];
     replicas[behind].stop().await;
     let at = replicas[leader].digest().await.expect("it has a state").0;
@@ -88,7 +80,8 @@ async fn one_far_behind(nodes: &[Node]) -> (Vec<Replica>, [usize; 3]) {
         view.applied_index > at + 100 && view.applied_index - view.log_entries > at
     };
     while !lacks(&replicas[leader]) || !lacks(&replicas[other]) {
-        assert!(began.elapsed() < LONG, "the log does not grow, or is not purged");
+        // A hundred entries, each of which two disks must sync.
+        assert!(began.elapsed() < LONG * 3, "the log does not grow, or is not purged");
         take(&mut gateway, 10).await;
     }
     (replicas, [leader, other, behind])
@@ -111,12 +104,20 @@ async fn a_node_that_is_far_behind_gets_a_snapshot_while_the_others_go_on() {
     for (nonce, node) in [(8, leader), (9, other)] {
         let session = session(&replicas[node], nonce).await;
         let mut seq = 0;
-        for _ in 0..20 {
-            token(&replicas[node], session, &mut seq).await;
+        // A machine or a disk that stands still for a second makes a batch late, too; but not one in each twenty.
+        for turn in 1.. {
+            let before = seq;
+            for _ in 0..20 {
+                token(&replicas[node], session, &mut seq).await;
+            }
+            if seq == before + 20 {
+                break;
+            }
+            assert!(turn < 5, "of each twenty batches some had to be sent again: {seq} were sent");
         }
-        assert_eq!(seq, 20, "no batch had to be sent again");
     }
-    assert_eq!(gate.held_up(), 1, "the snapshot still stands still");
+    // The leader may have lost its patience, and have begun once more.
+    assert!(gate.held_up() >= 1, "the snapshot still stands still");
     assert!(started.fatal.borrow().is_none());
     // and when it comes through, all are equal
     gate.open();
@@ -137,7 +138,8 @@ async fn a_snapshot_cut_off_by_a_change_of_leader_begins_anew() {
     let started = Replica::start(world, nodes[behind].file.clone()).await.expect("the node starts");
     replicas[behind] = started.replica;
     wait_for("the second piece", || gate.held_up() == 1).await;
-    // when the leader stops
+    // when the leader, which may be another one than a while ago, stops
+    let (leader, other) = if replicas[other].view().is_leader { (other, leader) } else { (leader, other) };
     replicas[leader].stop().await;
     until(&replicas[other], "leadership", |view| view.is_leader).await;
     gate.open();
@@ -155,20 +157,34 @@ async fn a_snapshot_cut_off_by_a_change_of_leader_begins_anew() {
     }
 }
 
-/// A node alone that has spent `tokens`, stopped; its last digest.
+/// A node alone that has spent `tokens` or a few more, stopped; its last digest. If it made snapshots, its log goes on
+/// after the last one.
 async fn alone(node: &Node, tokens: u64) -> (u64, u64) {
     let replica = node.start().await.replica;
     replica.found().await.expect("an empty disk can found");
     replica.apply_document(document(), None).await.expect("one node is a majority");
     let mut gateway = Gateway::new(replica.clone(), session(&replica, 7).await);
-    assert_eq!(take(&mut gateway, tokens).await, tokens);
-    if node.file.snapshot_after_entries < tokens / 2 {
-        let file = node.dir.path().join(FILE);
-        wait_for("a snapshot", || file.exists()).await;
+    let (began, mut taken) = (Instant::now(), 0);
+    while taken < tokens || !goes_on_after_its_snapshot(node, &replica, tokens).await {
+        assert!(began.elapsed() < LONG, "{taken} of {tokens} tokens, or no snapshot with entries after it");
+        taken += gateway.take().await;
     }
     let digest = replica.digest().await.expect("it has a state");
     replica.stop().await;
     digest
+}
+
+/// Whether a node that makes snapshots, as it spends `tokens`, holds one that is not of all its entries and will not be
+/// followed by one that is. How many entries a snapshot holds depends on how long its making waits for the processor.
+async fn goes_on_after_its_snapshot(node: &Node, replica: &Replica, tokens: u64) -> bool {
+    let after = node.file.snapshot_after_entries;
+    if after >= tokens / 2 {
+        return true;
+    }
+    let kept = Shelf::new(world::world(node.dir.path())).load().await.expect("it is whole");
+    let Some(last) = kept.and_then(|content| content.meta.last_log_id) else { return false };
+    let applied = replica.digest().await.expect("it has a state").0;
+    (last.index + 1..last.index + after).contains(&applied)
 }
 
 /// The digest of a node that starts again, once it has applied its log of `entries`, which it has not when it leads.

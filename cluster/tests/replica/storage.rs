@@ -101,7 +101,7 @@ async fn a_disk_fails(fault: Fault, on_the_leader: bool) {
         until(replica, "three voters", |view| view.members.iter().filter(|m| m.voter).count() == 3).await;
     }
     replicas[0].apply_document(limited("first"), None).await.expect("a majority runs");
-    let leader = replicas.iter().position(|replica| replica.view().is_leader).expect("one leads");
+    let leader = leader_of(&replicas).await;
     let victim = if on_the_leader { leader } else { (leader + 1) % 3 };
     let stop = Arc::new(AtomicBool::new(false));
     let mut sessions = Vec::new();

@@ -17,7 +17,7 @@ fn plaintext() -> Tls {
     Tls::plaintext(([127, 0, 0, 1], 0).into(), "localhost:1").expect("loopback")
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_nodes_of_a_cluster_call_over_mutual_tls_on_every_lane() {
     // given n1 and n2 with certificates of one CA
     let ca = Authority::new();
@@ -39,7 +39,7 @@ async fn two_nodes_of_a_cluster_call_over_mutual_tls_on_every_lane() {
     assert!(error.to_string().contains("wanted at most"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_raft_lane_serves_in_order_and_the_others_side_by_side() {
     let (_door, to) = n2(plaintext());
     let peers = n1(plaintext());
@@ -60,7 +60,7 @@ async fn the_raft_lane_serves_in_order_and_the_others_side_by_side() {
     assert!(fast < slow, "{fast:?} before {slow:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_full_lane_says_so_at_once_and_other_lanes_go_on() {
     // given as many calls without an answer as the lane may have
     let (_door, to) = n2(plaintext());
@@ -82,7 +82,7 @@ async fn a_full_lane_says_so_at_once_and_other_lanes_go_on() {
     assert!(stuck.iter().all(|end| *end == Err(CallError::Timeout)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn calls_to_what_a_node_was_and_to_what_it_is_never_disturb_each_other() {
     // given n2 under its number
     let (_door, to) = n2(plaintext());
@@ -101,7 +101,7 @@ async fn calls_to_what_a_node_was_and_to_what_it_is_never_disturb_each_other() {
     assert!(ways.iter().all(|way| *way == ways[0]), "{ways:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_restarted_node_is_called_again() {
     // given a connection to n2
     let (door, to) = n2(plaintext());
@@ -118,7 +118,7 @@ async fn a_restarted_node_is_called_again() {
     assert_eq!(peers.call(&to, Lane::Raft, 0, Bytes::new(), SOON).await, Ok(Bytes::new()));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whoever_is_not_the_one_that_was_meant_is_not_called() {
     let (_door, mut to) = n2(plaintext());
     let peers = n1(plaintext());

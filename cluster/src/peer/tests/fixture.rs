@@ -1,16 +1,20 @@
-//! Two or more nodes in one process, on loopback sockets, with certificates made for the test.
+//! Two or more nodes in one process, on a network in memory, with certificates made for the test. Nothing of it waits for
+//! the kernel, so that time may be paused: no test hangs on how fast the machine is.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use config::ids::NodeName;
+use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
-use tokio::sync::watch;
+use tokio::io::DuplexStream;
+use tokio::sync::{mpsc, watch};
 
 use super::super::{Caller, Door, Identity, Lane, Me, Peers, Serve, Target};
 use crate::state::ids::RaftId;
@@ -21,7 +25,7 @@ pub fn name(text: &str) -> NodeName {
     NodeName::parse(text).expect("valid")
 }
 
-/// Sockets of the kernel, a wall clock that stands in 2026, chance that counts; no disk, no threads.
+/// Pipes for sockets, a wall clock that stands in 2027, chance that counts; no disk, no threads.
 pub fn world() -> World {
     let outside = Arc::new(Outside::default());
     World {
@@ -38,30 +42,56 @@ struct Outside {
     chance: AtomicU64,
 }
 
+/// Bytes on their way in one direction of a connection.
+const WINDOW_BYTES: usize = 64 << 10;
+
+/// The far end of a connection, and where it comes from.
+type Arrival = (DuplexStream, SocketAddr);
+
+/// Who listens, by port: all worlds are on one machine.
+static LISTENING: Mutex<BTreeMap<u16, mpsc::UnboundedSender<Arrival>>> = Mutex::new(BTreeMap::new());
+
+/// An address of this machine that nobody had before.
+fn unused() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    (Ipv4Addr::LOCALHOST, NEXT.fetch_add(1, Ordering::Relaxed)).into()
+}
+
+/// A connection to whoever listens on `port`.
+pub fn connect(port: u16) -> io::Result<DuplexStream> {
+    let (ours, theirs) = tokio::io::duplex(WINDOW_BYTES);
+    let listening = LISTENING.lock();
+    let ear = listening.get(&port).ok_or(io::ErrorKind::ConnectionRefused)?;
+    ear.send((theirs, unused())).map_err(|_| io::ErrorKind::ConnectionRefused)?;
+    Ok(ours)
+}
+
 impl Net for Outside {
-    fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
-        Box::pin(async move {
-            let stream = tokio::net::TcpStream::connect((host, port)).await?;
-            stream.set_nodelay(true)?;
-            Ok(Box::new(stream) as Box<dyn Stream>)
-        })
+    fn connect<'a>(&'a self, _: &'a str, port: u16) -> BoxFuture<'a, io::Result<Box<dyn Stream>>> {
+        Box::pin(async move { Ok(Box::new(connect(port)?) as Box<dyn Stream>) })
     }
-    fn bind(&self, address: SocketAddr, _: Share) -> io::Result<Box<dyn Listener>> {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(Box::new(tokio::net::TcpListener::from_std(listener)?))
+    fn bind(&self, _: SocketAddr, _: Share) -> io::Result<Box<dyn Listener>> {
+        let (ear, arrivals) = mpsc::unbounded_channel();
+        let address = unused();
+        LISTENING.lock().insert(address.port(), ear);
+        Ok(Box::new(Ear { address, arrivals }))
     }
 }
 
-impl Listener for tokio::net::TcpListener {
+struct Ear {
+    address: SocketAddr,
+    arrivals: mpsc::UnboundedReceiver<Arrival>,
+}
+
+impl Listener for Ear {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>> {
         Box::pin(async move {
-            let (stream, peer) = tokio::net::TcpListener::accept(self).await?;
+            let (stream, peer) = self.arrivals.recv().await.ok_or(io::ErrorKind::NotConnected)?;
             Ok((Box::new(stream) as Box<dyn Stream>, peer))
         })
     }
     fn local_addr(&self) -> SocketAddr {
-        tokio::net::TcpListener::local_addr(self).expect("bound")
+        self.address
     }
 }
 

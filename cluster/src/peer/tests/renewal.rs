@@ -63,7 +63,7 @@ fn trusting(node: &str, ca: &Authority, also: &Authority) -> Tls {
     mutual(node, &pem).expect("usable")
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_lane_is_made_anew_in_its_turn_and_no_call_fails() {
     // given calls without a pause on a lane that serves in order, and several at once on another
     let ca = Authority::new();
@@ -89,7 +89,7 @@ async fn every_lane_is_made_anew_in_its_turn_and_no_call_fails() {
     assert_ne!(port(&peers, &to, Lane::Quota, 0).await, before.1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn while_no_new_connection_can_be_made_the_old_one_goes_on() {
     // given a connection, and n1 with a certificate that n2 does not accept
     let (ca, foreign) = (Authority::new(), Authority::new());
@@ -134,7 +134,7 @@ async fn certified(ca: &Authority, node: &str) -> Certified {
     secured.expect("secured").into_parts().1
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whoever_was_let_in_is_judged_again_by_the_hour() {
     // given n2, let in while its certificate was good
     let ca = Authority::new();
@@ -153,7 +153,7 @@ async fn whoever_was_let_in_is_judged_again_by_the_hour() {
     assert_eq!(trust.changed_at(), None);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_ca_that_is_gone_lets_nobody_stay() {
     // given n2, let in by the old CA
     let (old, new) = (Authority::new(), Authority::new());

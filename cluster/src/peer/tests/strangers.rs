@@ -5,15 +5,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use config::ids::NodeName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::fixture::*;
+use crate::peer::door::GREET_WITHIN;
 use crate::peer::frame::{Decoder, Frame, MAGIC, VERSION};
 use crate::peer::handshake::HelloV1;
 use crate::peer::wire::{FRAME_WITHIN, WRITE_STALL_MAX, Wire, WireError};
 use crate::peer::{CallError, Identity, Lane};
 use crate::tls::{Secured, Tls, TlsError};
+use crate::world::Share;
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -47,7 +48,7 @@ fn reason(verdict: Result<Secured, TlsError>) -> String {
     verdict.expect_err("no entry").to_string()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_certificate_bears_out_its_own_name_and_no_other() {
     let ca = Authority::new();
     let (client, server) = meet(&ca.tls("n1"), &ca.tls("n2"), "n2").await;
@@ -57,7 +58,7 @@ async fn a_certificate_bears_out_its_own_name_and_no_other() {
     assert!(certified(&server, &name("n1")) && !certified(&server, &name("n2")));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stranger_with_another_ca_learns_nothing() {
     let (ours, theirs) = (Authority::new(), Authority::new());
     // A node that is called does not speak to a foreign caller, nor does a caller speak to a foreign node.
@@ -74,7 +75,7 @@ async fn a_stranger_with_another_ca_learns_nothing() {
     assert!(client.contains("alert"), "{client}"); // Read after the handshake, hence in the library's words.
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_expired_certificate_is_judged_by_the_worlds_clock() {
     // given a world in which it is 2027, and a certificate that ended with 2026
     let ca = Authority::new();
@@ -88,7 +89,7 @@ async fn an_expired_certificate_is_judged_by_the_worlds_clock() {
     assert!(told.contains("expired"), "{told}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_certificate_of_another_node_is_told_with_both_names() {
     let ca = Authority::new();
     let (client, _) = meet(&ca.tls("n1"), &ca.tls("n3"), "n2").await;
@@ -113,7 +114,7 @@ fn a_node_does_not_start_with_a_certificate_that_lacks_its_name() {
     assert_eq!(told, "certificate: found no certificate, wanted a PEM CERTIFICATE");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_caller_that_declares_another_nodes_name_is_refused() {
     // given n3's certificate in the hands of somebody who says to be n1
     let ca = Authority::new();
@@ -126,7 +127,7 @@ async fn a_caller_that_declares_another_nodes_name_is_refused() {
     assert!(told.starts_with("the peer calls itself n1, but "), "{told}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn plaintext_is_for_loopback_alone() {
     let loopback = ([127, 0, 0, 1], 1).into();
     let told = Tls::plaintext(([0, 0, 0, 0], 1).into(), "localhost:1").expect_err("reachable").to_string();
@@ -147,7 +148,7 @@ fn wire() -> (DuplexStream, Wire) {
     (here, Wire::new(Box::new(there)))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn bytes_that_are_no_frame_end_the_connection_with_their_reason() {
     let oversized = [MAGIC, VERSION, 1, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
     for (bytes, wanted) in [
@@ -163,7 +164,7 @@ async fn bytes_that_are_no_frame_end_the_connection_with_their_reason() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_stops_inside_a_frame_is_found_out() {
     // given a frame that has begun
     let (mut peer, mut wire) = wire();
@@ -181,7 +182,7 @@ async fn a_peer_that_stops_inside_a_frame_is_found_out() {
     assert_eq!(wire.next().await.expect("whole"), Frame::Hello(Bytes::from_static(b"half")));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_read_is_found_out_and_holds_no_more_memory() {
     // given answers for a peer that reads nothing
     let (_peer, mut wire) = wire();
@@ -196,12 +197,12 @@ async fn a_peer_that_does_not_read_is_found_out_and_holds_no_more_memory() {
     assert!(matches!(wire.check(later, SOON), Err(WireError::NotReading)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stalled_peer_costs_its_own_calls_their_deadline_and_nobody_else() {
     // given a peer that greets and then is silent, and n2
     let plain = Tls::plaintext(([127, 0, 0, 1], 0).into(), "localhost:1").expect("loopback");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let stalled = target("n3", listener.local_addr().expect("bound"));
+    let mut listener = world().net.bind(([127, 0, 0, 1], 0).into(), Share::Alone).expect("a free port");
+    let stalled = target("n3", listener.local_addr());
     let silent = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.expect("a caller");
         let mut decoder = Decoder::new(1024);
@@ -229,14 +230,14 @@ async fn a_stalled_peer_costs_its_own_calls_their_deadline_and_nobody_else() {
     timeout(SOON, silent).await.expect("dropped by the caller").expect("no panic");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn garbage_at_the_door_harms_no_node() {
     // given n2, and strangers who send garbage, half a frame, or nothing
     let ca = Authority::new();
     let (door, to) = n2(ca.tls("n2"));
-    let mut strangers = Vec::new();
+    let (mut strangers, begin) = (Vec::new(), Instant::now());
     for bytes in [&b"\0\0\0\0garbage"[..], b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00", b""] {
-        let mut stream = TcpStream::connect(door.local_addr()).await.expect("listens");
+        let mut stream = connect(door.local_addr().port()).expect("listens");
         stream.write_all(bytes).await.expect("room");
         strangers.push(stream);
     }
@@ -249,4 +250,5 @@ async fn garbage_at_the_door_harms_no_node() {
         // Closed or reset: it is out.
         let _ = timeout(SOON, stranger.read_to_end(&mut rest)).await.expect("shown out");
     }
+    assert!(begin.elapsed() <= GREET_WITHIN, "{:?}", begin.elapsed());
 }

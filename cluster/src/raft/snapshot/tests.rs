@@ -297,7 +297,7 @@ impl Serve for Taking {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_sender_says_how_far_a_snapshot_is_as_long_as_it_is_on_its_way() {
     // given a node that takes a snapshot of three pieces
     let (transfers, seen) = (Transfers::default(), Arc::<Mutex<Vec<(u64, u64)>>>::default());
