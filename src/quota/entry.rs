@@ -66,6 +66,8 @@ pub struct Entry {
     waiting: AtomicU32,
     /// Cost of requests that found no token, since the manager last looked.
     missed: AtomicU64,
+    /// When the last of them came.
+    missed_at_ns: AtomicU64,
     /// Fewer tokens than this after a take, not before `wake_from_ns`: wake the manager.
     low: AtomicU32,
     wake_from_ns: AtomicU64,
@@ -88,6 +90,7 @@ impl Entry {
             counts,
             waiting: AtomicU32::new(0),
             missed: AtomicU64::new(0),
+            missed_at_ns: AtomicU64::new(0),
             low: AtomicU32::new(0),
             wake_from_ns: AtomicU64::new(0),
             woken: AtomicBool::new(false),
@@ -119,8 +122,9 @@ impl Entry {
         self.waiting.load(Relaxed) > 0
     }
 
-    /// A request found no token. Demand counts it.
-    pub fn missed(&self, cost: u32) {
+    /// A request found no token at `now`. Demand counts it.
+    pub fn missed(&self, cost: u32, now: BootNs) {
+        self.missed_at_ns.store(now.0, Relaxed);
         self.missed.fetch_add(u64::from(cost), Relaxed);
     }
 
@@ -145,10 +149,10 @@ impl Entry {
         self.waiting.store(u32::try_from(count).unwrap_or(u32::MAX), Relaxed);
     }
 
-    /// Manager: cost missed since the last call; also lets takers wake it again.
-    pub fn look(&self) -> u64 {
+    /// Manager: cost missed since the last call, and when the last of it was; also lets takers wake it again.
+    pub fn look(&self) -> (u64, BootNs) {
         self.woken.store(false, Relaxed);
-        self.missed.swap(0, Relaxed)
+        (self.missed.swap(0, Relaxed), BootNs(self.missed_at_ns.load(Relaxed)))
     }
 
     /// Manager: when takers wake it.

@@ -185,7 +185,7 @@ impl Keeper {
             .filter(|(entry, charge)| lacks(entry, charge))
             .filter_map(|(entry, charge)| {
                 let retry_after = entry.refused_for(at)?;
-                entry.missed(charge.cost);
+                entry.missed(charge.cost, at);
                 entry.counts.refused();
                 Some(Violation { standing: entry.standing(charge), retry_after })
             })

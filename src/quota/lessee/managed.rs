@@ -144,10 +144,14 @@ impl Managed {
 
     /// Looks at what takers did since the last look, and sets when they wake us.
     pub(super) fn observe(&mut self, now: BootNs, cycle: Cycle) {
-        let missed = self.entry.look();
+        let (missed, missed_at) = self.entry.look();
         let taken = self.free_seen.saturating_sub(self.entry.cell.held().total());
-        if taken + missed > 0 {
+        // What was taken was taken since the last look, which is short for a key with tokens. Refusals that nobody heard of may
+        // be seen much later: a key is not to linger for them from then on.
+        if taken > 0 {
             self.last_wanted = now;
+        } else if missed > 0 {
+            self.last_wanted = self.last_wanted.max(missed_at);
         }
         self.demand.saw(taken + missed, now.0);
         self.free_seen = self.entry.cell.held().total();

@@ -156,7 +156,7 @@ impl Lessee {
                 Waiter { charges, deadline, hold_until, held_on: 0, counted: false, refused: None, lacking },
             );
             if !self.serve(id, now) {
-                self.count_missed(id);
+                self.count_missed(id, now);
                 self.refuse_late(id, now);
                 self.send_away(id, now);
             }
@@ -278,11 +278,11 @@ impl Lessee {
     }
 
     /// Demand counts a request when it comes, not when it is served.
-    fn count_missed(&mut self, id: WaiterId) {
+    fn count_missed(&mut self, id: WaiterId, now: BootNs) {
         let Some(waiter) = self.waiters.by_id.get_mut(&id) else { return };
         waiter.counted = true;
         for charge in &waiter.charges {
-            self.keys[&charge.key].entry.missed(charge.cost);
+            self.keys[&charge.key].entry.missed(charge.cost, now);
         }
     }
 

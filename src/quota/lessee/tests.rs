@@ -153,6 +153,35 @@ fn a_request_that_arrives_behind_its_refusal_is_refused_and_not_left_undecided()
 }
 
 #[test]
+fn a_key_is_forgotten_in_time_though_its_last_requests_were_refused_without_being_heard_of() {
+    // given a spent bucket, whose leader has refused somebody
+    let mut bench = Bench::new(limit(1, 1));
+    let one = charge(1, 1, limit(1, 1), OnQuorumLoss::Deny);
+    for _ in 0..2 {
+        bench.admit(std::slice::from_ref(&one));
+        while !bench.asks.is_empty() {
+            bench.answer(MS);
+        }
+        bench.admitted();
+    }
+    let entry = Arc::clone(&bench.entries[&one.key]);
+    assert!(entry.refused_for(bench.now).is_some());
+    // when the last request comes a while later, finds the refusal, and goes
+    bench.pass(400 * MS);
+    assert!(entry.refused_for(bench.now).is_some());
+    entry.missed(1, bench.now);
+    let last = bench.now;
+    // then the key goes as if it had come with the refusal's end at the latest
+    while bench.entries.contains_key(&one.key) {
+        bench.pass(10 * MS);
+        while !bench.asks.is_empty() {
+            bench.answer(MS);
+        }
+        assert!(bench.now.since(last) < 6_500 * MS, "it lingers");
+    }
+}
+
+#[test]
 fn a_request_that_turns_to_a_key_refused_meanwhile_is_told_at_once() {
     // given three requests for both keys, in one batch
     let of = |value, cost| charge(value, cost, limit(3, 3), OnQuorumLoss::Deny);

@@ -301,7 +301,7 @@ impl Stage {
                 return number;
             }
             if entry.cell.held().tokens == 0 && entry.refused_for(now).is_some() {
-                entry.missed(1);
+                entry.missed(1, now);
                 self.end(number, End::Over);
                 return number;
             }
