@@ -35,15 +35,15 @@ fn a_leader_that_is_told_to_end_hands_over_at_once_and_gives_its_leases_back() {
 
 fn a_node_that_leaves_is_told_to_end_and_can_not_be_removed(told_first: bool) {
     // given a follower that has a request at hand for some seconds
-    let patient = GATEWAY.replace("response_timeout: 1s", "response_timeout: 20s");
-    let mut cluster = Cluster::start(3, &patient.replace("path: /many", "path: /slow"));
+    let patient = GATEWAY.replace("response_timeout: 1s", "response_timeout: 60s");
+    let mut cluster = Cluster::start(3, &patient);
     let token = cluster.token("acme", &[]);
     let leaver = (cluster.leader() + 1) % 3;
     let others = [(leaver + 1) % 3, (leaver + 2) % 3];
     let (http, bearer) = (cluster.nodes[leaver].http, format!("Bearer {token}"));
     let served = cluster.upstream.served();
     let at_hand =
-        std::thread::spawn(move || support::request(http, "GET", "/slow", &[("authorization", &bearer)], ""));
+        std::thread::spawn(move || support::request(http, "GET", "/many/slow", &[("authorization", &bearer)], ""));
     let until = Instant::now() + PATIENCE;
     while cluster.upstream.served() == served {
         assert!(Instant::now() < until, "the request did not come through");

@@ -547,7 +547,8 @@ impl Drop for Cluster {
 /// The gateway document of these tests.
 pub const GATEWAY: &str = "
 upstreams:
-  echo: {endpoints: [\"http://@UPSTREAM@\"], response_timeout: 1s}
+  echo: {endpoints: [\"http://@UPSTREAM@\"]}
+  hasty: {endpoints: [\"http://@UPSTREAM@\"], response_timeout: 1s}
   nobody: {endpoints: [\"http://127.0.0.1:1\"], connect_timeout: 1s}
 issuers:
   dev: {issuer: quorumgate-dev, audiences: [quorumgate], keys: [{kid: dev, algorithm: HS256, secret: {file: dev.secret}}]}
@@ -561,6 +562,7 @@ routes:
   - {name: rare, match: {path: /rare}, upstream: echo, access: {issuers: [dev], scopes: []}, quotas: [one-in-thirty]}
   - {name: hourly, match: {path: /hourly}, upstream: echo, access: {issuers: [dev], scopes: []}, quotas: [ten-an-hour]}
   - {name: many, match: {path: /many}, upstream: echo, access: {issuers: [dev], scopes: []}, quotas: [plenty]}
+  - {name: late, match: {path: /many/slow}, upstream: hasty, access: {issuers: [dev], scopes: []}, quotas: [plenty]}
   - {name: dead, match: {path: /dead}, upstream: nobody, access: {issuers: [dev], scopes: []}, quotas: [plenty]}
 ";
 
