@@ -102,58 +102,71 @@ pub fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// A scripted upstream: `/slow` never answers, everything else answers 200 at once.
+/// A scripted upstream: `/slow` does not answer, everything else answers 200 at once.
 pub struct Upstream {
     pub address: SocketAddr,
-    served: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
+    script: Arc<Script>,
+}
+
+#[derive(Default)]
+struct Script {
+    served: AtomicUsize,
+    /// Whoever waits for an answer to `/slow` is let go.
+    let_go: AtomicBool,
+    stop: AtomicBool,
 }
 
 impl Upstream {
     pub fn start() -> Self {
         let address = loopback(port());
         let listener = TcpListener::bind(address).expect("the port was free a moment ago");
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let served = Arc::new(AtomicUsize::new(0));
-        let count = served.clone();
+        let script = Arc::<Script>::default();
+        let played = script.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                if stopped.load(Ordering::SeqCst) {
+                if played.stop.load(Ordering::SeqCst) {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
-                let count = count.clone();
-                std::thread::spawn(move || serve(stream, &count));
+                let played = played.clone();
+                std::thread::spawn(move || serve(stream, &played));
             }
         });
-        Self { address, served, stop }
+        Self { address, script }
+    }
+
+    /// Ends all connections on which `/slow` was asked for.
+    pub fn let_go(&self) {
+        self.script.let_go.store(true, Ordering::SeqCst);
     }
 
     /// Requests that were let through so far, whatever became of their answers.
     pub fn served(&self) -> usize {
-        self.served.load(Ordering::SeqCst)
+        self.script.served.load(Ordering::SeqCst)
     }
 }
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
+        self.script.stop.store(true, Ordering::SeqCst);
+        self.let_go();
         // Wakes the accept loop, which then sees the flag.
         let _ = TcpStream::connect(self.address);
     }
 }
 
-fn serve(mut stream: TcpStream, served: &AtomicUsize) {
+fn serve(mut stream: TcpStream, script: &Script) {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     loop {
         while let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
             bytes.drain(..end + 4);
-            served.fetch_add(1, Ordering::SeqCst);
+            script.served.fetch_add(1, Ordering::SeqCst);
             if head.lines().next().is_some_and(|line| line.contains("/slow")) {
-                std::thread::sleep(Duration::from_secs(10));
+                while !script.let_go.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
                 return;
             }
             let body = format!("{{\"head\":{head:?}}}");
