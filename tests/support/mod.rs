@@ -98,6 +98,11 @@ pub fn port() -> u16 {
     }
 }
 
+/// The most tokens that came since `begun`, one in each `every`: as fast as a node's clock may run.
+pub fn refilled(begun: Instant, every: Duration) -> usize {
+    (begun.elapsed().as_secs_f64() * 1.001 / every.as_secs_f64()) as usize
+}
+
 pub fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
@@ -472,11 +477,31 @@ impl Cluster {
         (count, failed)
     }
 
+    /// An answer that a leader gave: what no leader was asked about in time costs nothing, and is asked again.
+    pub fn decided(&self, index: usize, path: &str, token: &str) -> Answer {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get(index, path, Some(token));
+            if !answer.body.contains("quota-undecided") {
+                return answer;
+            }
+            assert!(Instant::now() < until, "undecided: {answer:?}\n{}", self.log(index));
+        }
+    }
+
+    /// Spends `count` tokens in turn over all nodes.
+    pub fn spend(&self, count: usize, path: &str, token: &str) {
+        for number in 0..count {
+            let answer = self.decided(number % self.nodes.len(), path, token);
+            assert_eq!(answer.status, 200, "after {number}: {answer:?}");
+        }
+    }
+
     /// Spends of `/stock` at a node until the node holds more than it has spent; how many were spent.
     pub fn hold_some_stock(&self, index: usize, token: &str) -> usize {
         let mut spent = 0;
         while self.status(index)["leases"]["tokens"].as_u64().expect("a number") < 5 {
-            assert_eq!(self.get(index, "/stock", Some(token)).status, 200, "after {spent}");
+            assert_eq!(self.decided(index, "/stock", token).status, 200, "after {spent}");
             spent += 1;
         }
         spent
@@ -484,7 +509,7 @@ impl Cluster {
 
     /// What is left of `/stock`, spent at a node.
     pub fn rest_of_stock(&self, index: usize, token: &str) -> usize {
-        (0..).take_while(|_| self.get(index, "/stock", Some(token)).status == 200).count()
+        (0..).take_while(|_| self.decided(index, "/stock", token).status == 200).count()
     }
 
     /// From the operators' door.
