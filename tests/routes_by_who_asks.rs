@@ -5,10 +5,14 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use support::{Answer, Cluster, PATIENCE, Upstream, port, quorumgate, request};
+
+/// How long the mirror may be silent.
+const SILENT: Duration = Duration::from_secs(60);
 
 /// The upstreams of the example, but for the first, which is the cluster's own.
 struct Upstreams {
@@ -18,10 +22,11 @@ struct Upstreams {
     shadow: Shadow,
 }
 
-/// An upstream that keeps what it was sent, takes a second for each answer, and then says that it failed.
+/// An upstream that keeps what it was sent, answers when it is told to, and then says that it failed.
 struct Shadow {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
+    answers: Arc<AtomicBool>,
 }
 
 impl Shadow {
@@ -30,10 +35,12 @@ impl Shadow {
         let listener = TcpListener::bind(address).expect("the port was free a moment ago");
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let keep = seen.clone();
+        let answers = Arc::<AtomicBool>::default();
+        let told = answers.clone();
         // It ends with the test's process.
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                let keep = keep.clone();
+                let (keep, told) = (keep.clone(), told.clone());
                 std::thread::spawn(move || {
                     let (mut text, mut piece) = (String::new(), [0; 4096]);
                     // Bodies of these tests end so.
@@ -44,14 +51,16 @@ impl Shadow {
                         }
                     }
                     keep.lock().expect("no panic").push(text);
-                    std::thread::sleep(Duration::from_secs(1));
+                    while !told.load(Ordering::SeqCst) {
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
                     // Nobody may be there any more.
                     let _ = stream
                         .write_all(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
                 });
             }
         });
-        Self { address, seen }
+        Self { address, seen, answers }
     }
 
     fn seen(&self) -> Vec<String> {
@@ -170,7 +179,9 @@ fn every_node_sends_a_part_to_the_upstream_that_holds_it() {
 #[test]
 fn a_mirror_gets_the_same_requests_and_neither_delays_nor_fails_them() {
     let upstreams = Upstreams::start();
-    let cluster = Cluster::start(1, &upstreams.gateway());
+    // given a mirror that is silent for longer than anything here lasts, and a quota of which nothing comes back meanwhile
+    let gateway = upstreams.gateway().replace("timeout: 2s", &format!("timeout: {}s", SILENT.as_secs()));
+    let cluster = Cluster::start(1, &gateway.replace("limit: 100/s", "limit: {rate: 1/h, burst: 100}"));
     let bearer = token(&cluster, "acme", &[]);
     let post = |body: &str| {
         let headers = [("authorization", bearer.as_str()), ("quorumgate-mirrored", "0")];
@@ -180,7 +191,7 @@ fn a_mirror_gets_the_same_requests_and_neither_delays_nor_fails_them() {
     let begin = Instant::now();
     let answers = ["first end", &format!("{} end", "x".repeat(1024)), "second end"].map(post);
     // then they are answered by their own upstream, and wait for no answer of the mirror
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < SILENT, "{:?}", begin.elapsed());
     for answer in &answers {
         assert!(
             came_from(answer, &cluster.upstream) && !answer.body.contains("quorumgate-mirrored"),
@@ -191,6 +202,7 @@ fn a_mirror_gets_the_same_requests_and_neither_delays_nor_fails_them() {
     // and cost what they cost
     assert!(answers[2].header("ratelimit").is_some_and(|it| it.contains("r=97")), "{:?}", answers[2]);
     // and the mirror has seen the others, marked, with their bodies
+    upstreams.shadow.answers.store(true, Ordering::SeqCst);
     let metrics = |outcome: &str, count: usize| {
         let line =
             format!("quorumgate_mirrored_requests_total{{route=\"search\",outcome=\"{outcome}\"}} {count}\n");
