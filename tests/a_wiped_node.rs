@@ -5,7 +5,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{Cluster, GATEWAY, PATIENCE};
+use support::{AtEnd, Cluster, GATEWAY, PATIENCE};
 
 #[test]
 fn a_wiped_node_comes_back_by_a_snapshot_and_the_others_serve_all_the_time() {
@@ -28,6 +28,7 @@ fn a_wiped_node_comes_back_by_a_snapshot_and_the_others_serve_all_the_time() {
     // when it stops, and is started with nothing, under light load on the others
     let stop = AtomicBool::new(false);
     let tallies = std::thread::scope(|scope| {
+        let _end = AtEnd(|| stop.store(true, Ordering::SeqCst));
         cluster.terminate(wiped);
         let requests: Vec<_> = others
             .iter()

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use support::{Cluster, PATIENCE, port, quorumgate};
+use support::{AtEnd, Cluster, PATIENCE, port, quorumgate};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
@@ -174,6 +174,7 @@ fn certificates_are_swapped_under_load_and_nobody_notices() {
     let (begun, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let swaps = 3;
     let loads = std::thread::scope(|scope| {
+        let _end = AtEnd(|| stop.store(true, Ordering::SeqCst));
         let threads: Vec<_> = ways.iter().map(|way| scope.spawn(|| load(way, &begun, &stop))).collect();
         // All have seen the first certificate: the node may look at its files at any moment.
         let until = Instant::now() + PATIENCE;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use quorumgate::auth::mint::{Grant, mint};
 use socket2::{Domain, Socket, Type};
-use support::{Cluster, PATIENCE};
+use support::{AtEnd, Cluster, PATIENCE};
 
 const DOCUMENT: &str = "
 upstreams: {echo: {endpoints: [\"http://@UPSTREAM@\"], response_timeout: 5s}}
@@ -61,6 +61,7 @@ fn a_flood_of_minted_keys_harms_no_tenant_and_leaves_nothing() {
     let (seen, flooded) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let mut most = (0, 0);
     std::thread::scope(|scope| {
+        let _end = AtEnd(|| over.store(true, SeqCst));
         for node in 0..3 {
             let (cluster, normal, over, seen) = (&cluster, &normal, &over, &seen);
             scope.spawn(move || {

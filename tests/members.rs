@@ -103,9 +103,9 @@ impl Load {
         }
     }
 
-    fn stop(self, cluster: &Cluster) {
+    fn stop(mut self, cluster: &Cluster) {
         self.stop.store(true, Ordering::SeqCst);
-        for thread in self.threads {
+        for thread in self.threads.drain(..) {
             thread.join().expect("no panic");
         }
         let failed = std::mem::take(&mut self.seen.lock().expect("no panic").failed);
@@ -114,6 +114,13 @@ impl Load {
             let logs: Vec<String> = (0..cluster.nodes.len()).map(logs).collect();
             panic!("{} requests within the limit failed: {failed:#?}\n{}", failed.len(), logs.join("\n"));
         }
+    }
+}
+
+/// Nobody asks on when the test has failed.
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::{Answer, Cluster, PATIENCE, request};
+use support::{Answer, AtEnd, Cluster, PATIENCE, request};
 
 const RATE: f64 = 30.0;
 const BURST: f64 = 90.0;
@@ -108,6 +108,7 @@ fn lose(
     let doors: Vec<SocketAddr> = cluster.nodes.iter().map(|node| node.http).collect();
     let mut times = None;
     std::thread::scope(|scope| {
+        let _end = AtEnd(|| phase.store(OVER, SeqCst));
         let load = |node: usize, route: &'static str, every_ms: u64, through_the_loss: bool| {
             let (phase, seen, token, to) = (&phase, &seen, token.as_str(), doors[node]);
             scope.spawn(move || {

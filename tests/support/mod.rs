@@ -17,6 +17,16 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// As long until a connection is up: a listener whose queue is full takes the third knock, after three seconds, or the fourth.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Does what it is told when it goes, also when an assertion has failed: whoever loops until told to stop would never end, and
+/// neither would the scope that waits for it.
+pub struct AtEnd<F: Fn()>(pub F);
+
+impl<F: Fn()> Drop for AtEnd<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// One answer.
 #[derive(Clone, Debug)]
 pub struct Answer {
