@@ -81,7 +81,7 @@ fn parts_that_start_again_leave_the_node_serving() {
             // then the node is ready, and serves
             cluster.wait_until_ready();
             let until = Instant::now() + PATIENCE;
-            while cluster.get(index, "/many", Some(&token)).status != 200 {
+            while cluster.try_get(index, "/many", Some(&token)).map_or(0, |answer| answer.status) != 200 {
                 assert!(Instant::now() < until, "{part}: no answer\n{}", cluster.log(index));
             }
             others += cluster.upstream.served() - begun;

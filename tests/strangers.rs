@@ -249,7 +249,11 @@ fn whoever_abuses_the_door_for_peers_is_logged_and_harms_nothing() {
     assert!(asked > 0 && failed.is_empty(), "{} of {asked} failed: {failed:?}", failed.len());
     assert_eq!(terms(), terms_before, "no election");
     let until = Instant::now() + PATIENCE;
-    while victim.descriptors() > descriptors_before + 4 && Instant::now() < until {
+    let is_back = || {
+        victim.descriptors() <= descriptors_before + 4
+            && victim.memory_kb() <= memory_before + MEMORY_SLACK_KB
+    };
+    while !is_back() && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(100));
     }
     let (descriptors, memory) = (victim.descriptors(), victim.memory_kb());
