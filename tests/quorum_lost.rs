@@ -318,29 +318,34 @@ fn healed(cluster: &Cluster, survivor: usize) {
 
 #[test]
 fn a_follower_alone_keeps_every_rule_while_the_others_stand_still() {
-    let mut cluster = Cluster::start(3, DOCUMENT);
-    let survivor = (cluster.leader() + 1) % 3;
-    let story = lose(
-        &mut cluster,
-        survivor,
-        |cluster, node| cluster.signal(node, Signal::STOP),
-        |cluster, node| cluster.signal(node, Signal::CONT),
-        |cluster| look(cluster, survivor),
-    );
-    story.print();
-    story.check();
-    healed(&cluster, survivor);
+    support::in_calm(|| {
+        let mut cluster = Cluster::start(3, DOCUMENT);
+        let survivor = (cluster.leader() + 1) % 3;
+        let story = lose(
+            &mut cluster,
+            survivor,
+            |cluster, node| cluster.signal(node, Signal::STOP),
+            |cluster, node| cluster.signal(node, Signal::CONT),
+            |cluster| look(cluster, survivor),
+        );
+        story.print();
+        story.check();
+        healed(&cluster, survivor);
+    });
 }
 
 #[test]
 fn a_leader_alone_keeps_every_rule_while_the_others_are_dead() {
-    let mut cluster = Cluster::start(3, DOCUMENT);
-    let survivor = cluster.leader();
-    let story =
-        lose(&mut cluster, survivor, Cluster::kill, Cluster::start_node, |cluster| look(cluster, survivor));
-    story.print();
-    story.check();
-    healed(&cluster, survivor);
+    support::in_calm(|| {
+        let mut cluster = Cluster::start(3, DOCUMENT);
+        let survivor = cluster.leader();
+        let story = lose(&mut cluster, survivor, Cluster::kill, Cluster::start_node, |cluster| {
+            look(cluster, survivor)
+        });
+        story.print();
+        story.check();
+        healed(&cluster, survivor);
+    });
 }
 
 #[test]

@@ -17,6 +17,80 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// As long until a connection is up: a listener whose queue is full takes the third knock, after three seconds, or the fourth.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
 
+/// A machine that keeps a thread, a processor or a write waiting for so long stands still: a quota's question may have 250 ms for
+/// its answer, and a leader is given up after 500 ms of silence, with 150 ms between its words.
+const STANDS_STILL: Duration = Duration::from_millis(200);
+const ATTEMPTS: usize = 3;
+
+/// A test of what must not happen by itself: an election, an undecided request, a late answer. A machine that stands still makes
+/// all of these happen, rightly. So an attempt that fails while it did proves nothing, and is made again from the beginning; one
+/// that fails without that has failed.
+pub fn in_calm(attempt: impl Fn()) {
+    for number in 1..=ATTEMPTS {
+        let stop = AtomicBool::new(false);
+        let (ended, stood) = std::thread::scope(|scope| {
+            let _end = AtEnd(|| stop.store(true, Ordering::SeqCst));
+            let watches = [scope.spawn(|| watch_time(&stop)), scope.spawn(|| watch_disk(&stop))];
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&attempt));
+            stop.store(true, Ordering::SeqCst);
+            (ended, watches.map(|watch| watch.join().expect("no panic")).into_iter().max())
+        });
+        let stood = stood.unwrap_or_default();
+        match ended {
+            Ok(()) => return println!("this machine stood still for {stood:?} at the longest"),
+            Err(_) if stood >= STANDS_STILL && number < ATTEMPTS => {
+                println!(
+                    "attempt {number} has failed, but this machine stood still for {stood:?}: once more"
+                );
+            }
+            Err(panic) => {
+                println!(
+                    "attempt {number} has failed; this machine stood still for {stood:?} at the longest"
+                );
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+/// The longest time until told to stop for which a thread was not run, or a processor was taken from this machine.
+fn watch_time(stop: &AtomicBool) -> Duration {
+    let nap = Duration::from_millis(20);
+    let mut worst = Duration::ZERO;
+    let mut stolen = stolen();
+    while !stop.load(Ordering::SeqCst) {
+        let begun = Instant::now();
+        std::thread::sleep(nap);
+        let now = self::stolen();
+        let taken = now.iter().zip(&stolen).map(|(now, before)| now.saturating_sub(*before)).max();
+        worst = worst.max(begun.elapsed().saturating_sub(nap)).max(taken.unwrap_or_default());
+        stolen = now;
+    }
+    worst
+}
+
+/// What a hypervisor has taken from each processor so far; nothing where nobody says so.
+fn stolen() -> Vec<Duration> {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let processors = text.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));
+    // The eighth figure, in hundredths of a second.
+    let ticks = processors.filter_map(|line| line.split(' ').nth(8)?.parse().ok());
+    ticks.map(|ticks: u64| Duration::from_millis(10 * ticks)).collect()
+}
+
+/// The longest time until told to stop that a byte took to be on the disk on which tests have their folders.
+fn watch_disk(stop: &AtomicBool) -> Duration {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    let mut worst = Duration::ZERO;
+    while !stop.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(100));
+        let begun = Instant::now();
+        file.write_all(b".").and_then(|()| file.sync_data()).expect("written");
+        worst = worst.max(begun.elapsed());
+    }
+    worst
+}
+
 /// Does what it is told when it goes, also when an assertion has failed: whoever loops until told to stop would never end, and
 /// neither would the scope that waits for it.
 pub struct AtEnd<F: Fn()>(pub F);
