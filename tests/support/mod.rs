@@ -42,6 +42,7 @@ pub fn in_calm(attempt: impl Fn()) {
                 println!(
                     "attempt {number} has failed, but this machine stood still for {stood:?}: once more"
                 );
+                wait_for_calm();
             }
             Err(panic) => {
                 println!(
@@ -49,6 +50,22 @@ pub fn in_calm(attempt: impl Fn()) {
                 );
                 std::panic::resume_unwind(panic);
             }
+        }
+    }
+}
+
+/// Until this machine has not stood still for two seconds; whoever has no calm minute has to do without.
+fn wait_for_calm() {
+    for _ in 0..30 {
+        let stop = AtomicBool::new(false);
+        let stood = std::thread::scope(|scope| {
+            let watch = scope.spawn(|| watch_time(&stop));
+            std::thread::sleep(Duration::from_secs(2));
+            stop.store(true, Ordering::SeqCst);
+            watch.join().expect("no panic")
+        });
+        if stood < STANDS_STILL / 2 {
+            return;
         }
     }
 }
