@@ -79,6 +79,6 @@ fn a_wiped_node_comes_back_by_a_snapshot_and_the_others_serve_all_the_time() {
         let statuses: Vec<u16> =
             (0..30).map(|n| cluster.get(n % 3, "/hourly", Some(&token)).status).collect();
         let admitted = cluster.upstream.served() - served;
-        assert!(admitted <= 6, "4 and {admitted} of 10 were admitted: {statuses:?}");
+        support::always(admitted <= 6, || format!("4 and {admitted} of 10 were admitted: {statuses:?}"));
     });
 }

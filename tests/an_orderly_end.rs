@@ -32,6 +32,7 @@ fn a_leader_that_is_told_to_end_hands_over_at_once_and_gives_its_leases_back() {
         let survivor = (0..3).find(|node| *node != leader).expect("two are left");
         let left = cluster.rest_of_stock(survivor, &token);
         let most = 60 + support::refilled(full, Duration::from_secs(60));
+        support::always(spent + left <= most, || format!("{spent} and {left} of {most}"));
         assert!((60..=most).contains(&(spent + left)), "{spent} spent before, {left} after, {most} at most");
     });
 }

@@ -34,10 +34,9 @@ fn a_changed_limit_keeps_what_was_spent() {
         }
         let after = cluster.burst(30, "/orders/1", &token);
         let most = 5 + refilled(begun, Duration::from_secs(6)) - spent;
-        assert!(
-            after.get(&200).copied().unwrap_or(0) <= most,
-            "a raise gave a burst for nothing: {after:?}, {most}"
-        );
+        support::always(after.get(&200).copied().unwrap_or(0) <= most, || {
+            format!("a raise gave a burst for nothing: {after:?}, {most}")
+        });
         assert_eq!(after.values().sum::<usize>(), 30);
         let logs: String = (0..3).map(|node| cluster.log(node)).collect();
         let refused = logs.lines().filter(|line| line.contains("status=503")).collect::<Vec<_>>().join("\n");

@@ -31,7 +31,7 @@ fn drive(scenario: &str, floor_percent: u8) -> Vec<String> {
         said.lines().filter_map(|line| Some(line.strip_prefix("BROKEN  ")?.to_owned())).collect();
     assert_eq!(done.status.success(), broken.is_empty(), "{said}");
     // Never over a bound; this depends on no machine.
-    assert!(!broken.iter().any(|why| why.contains("over the bound")), "{broken:?}");
+    support::always(!broken.iter().any(|why| why.contains("over the bound")), || format!("{broken:?}"));
     broken
 }
 

@@ -71,7 +71,7 @@ fn pause(whom: impl Fn(usize) -> usize) -> BTreeMap<u16, usize> {
             .filter(|line| line.contains("quota-undecided"))
             .for_each(|line| println!("{line}"));
     }
-    assert!(admitted as f64 <= bound, "admitted {admitted}, bound {bound}");
+    support::always(admitted as f64 <= bound, || format!("admitted {admitted}, bound {bound}"));
     let wanted = bound.min(all.values().sum::<usize>() as f64);
     assert!(admitted as f64 >= wanted / 2.0, "the cluster served only {admitted} of {wanted}");
     // and the node that stood still serves again

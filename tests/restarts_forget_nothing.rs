@@ -44,7 +44,7 @@ fn nine_more_admit_at_most_one(cluster: &Cluster, token: &str) {
     let after: Vec<Answer> = (0..9).map(|number| cluster.get(number % 3, "/hourly", Some(token))).collect();
     let statuses: Vec<u16> = after.iter().map(|answer| answer.status).collect();
     let admitted = statuses.iter().filter(|status| **status == 200).count();
-    assert!(admitted <= 1, "admitted {admitted} of the one token left: {statuses:?}");
+    support::always(admitted <= 1, || format!("admitted {admitted} of the one token left: {statuses:?}"));
     let undecided = after.iter().position(|answer| ![200, 429].contains(&answer.status));
     if let Some(number) = undecided {
         panic!("{statuses:?}\n{:?}\n{}", after[number], cluster.log(number % 3));

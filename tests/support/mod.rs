@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 3;
 
 /// A test of what must not happen by itself: an election, an undecided request, a late answer. A machine that stands still makes
 /// all of these happen, rightly. So an attempt that fails while it did proves nothing, and is made again from the beginning; one
-/// that fails without that has failed.
+/// that fails without that has failed, and so has one that broke [`always`].
 pub fn in_calm(attempt: impl Fn()) {
     for number in 1..=ATTEMPTS {
         let stop = AtomicBool::new(false);
@@ -38,7 +38,9 @@ pub fn in_calm(attempt: impl Fn()) {
         let stood = stood.unwrap_or_default();
         match ended {
             Ok(()) => return println!("this machine stood still for {stood:?} at the longest"),
-            Err(_) if stood >= STANDS_STILL && number < ATTEMPTS => {
+            Err(panic)
+                if stood >= STANDS_STILL && number < ATTEMPTS && !has_broken_always(panic.as_ref()) =>
+            {
                 println!(
                     "attempt {number} has failed, but this machine stood still for {stood:?}: once more"
                 );
@@ -52,6 +54,17 @@ pub fn in_calm(attempt: impl Fn()) {
             }
         }
     }
+}
+
+const ALWAYS: &str = "whatever the machine does: ";
+
+/// What holds on a machine that stands still as well: no bound is exceeded, nobody gets what is another's.
+pub fn always(holds: bool, why: impl Fn() -> String) {
+    assert!(holds, "{ALWAYS}{}", why());
+}
+
+fn has_broken_always(panic: &(dyn std::any::Any + Send)) -> bool {
+    panic.downcast_ref::<String>().is_some_and(|why| why.starts_with(ALWAYS))
 }
 
 /// Until this machine has not stood still for two seconds; whoever has no calm minute has to do without.
