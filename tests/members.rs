@@ -124,9 +124,9 @@ impl Drop for Load {
     }
 }
 
-/// In no interval more than B + r·(1 + ε)·t was both sent and admitted; and in the whole not much less, or the limit was
-/// not what held them back.
-fn never_more_than_the_limit(admitted: &mut [(Instant, Instant)]) {
+/// In no interval more than B + r·(1 + ε)·t was both sent and admitted; and in the whole not much less, or less than was asked
+/// for: else the limit was not what held them back.
+fn never_more_than_the_limit(admitted: &mut [(Instant, Instant)], refused: usize) {
     admitted.sort_by_key(|(_, answered)| *answered);
     for (first, (from, _)) in admitted.iter().enumerate() {
         let mut count = 0.0;
@@ -134,13 +134,14 @@ fn never_more_than_the_limit(admitted: &mut [(Instant, Instant)]) {
             if sent >= from {
                 count += 1.0;
                 let bound = BURST + RATE * (1.0 + EPSILON) * answered.duration_since(*from).as_secs_f64();
-                assert!(count <= bound, "{count} admitted where {bound:.1} may be");
+                support::always(count <= bound, || format!("{count} admitted where {bound:.1} may be"));
             }
         }
     }
     let whole = admitted[admitted.len() - 1].1.duration_since(admitted[0].0).as_secs_f64();
     let (found, bound) = (admitted.len() as f64, BURST + RATE * whole);
-    assert!(found > bound / 2.0, "{found} admitted of {bound:.1} in {whole:.1} s");
+    let wanted = bound.min(found + refused as f64);
+    assert!(found > wanted / 2.0, "{found} admitted of {wanted:.1} in {whole:.1} s, {refused} refused");
 }
 
 /// What clients saw, once all have stopped: those within a limit were asked when they did.
@@ -154,7 +155,7 @@ fn judge(seen: &Mutex<Seen>) {
         seen.refused
     );
     assert!(seen.steady > 30 && seen.refused > 0, "there was load, and more than the limit");
-    never_more_than_the_limit(&mut seen.admitted);
+    never_more_than_the_limit(&mut seen.admitted, seen.refused);
 }
 
 fn said(output: &Output) -> String {
