@@ -3,11 +3,11 @@
 #![allow(clippy::disallowed_methods)] // Tests stand outside the product: clients and upstreams of their own.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -199,12 +199,17 @@ fn dechunk(mut text: &str) -> String {
     body
 }
 
-/// Ports of this process, below the range from which the kernel takes ports for outgoing connections.
+/// Ports of this process, below the range from which the kernel takes ports for outgoing connections. Nobody listens on one until
+/// its node has started, and other processes of tests look for theirs meanwhile: so each is claimed by the UDP socket of the same
+/// number, which nothing here needs, for as long as this process lives.
 pub fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static CLAIMS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     loop {
         let offset = NEXT.fetch_add(1, Ordering::SeqCst);
         let port = 10_000 + (u16::try_from(std::process::id() % 15_000).unwrap_or(0) + offset) % 20_000;
+        let Ok(claim) = UdpSocket::bind(("127.0.0.1", port)) else { continue };
+        CLAIMS.lock().expect("no panic").push(claim);
         // Asked, and not tried: a listener of ours would live on in a process that another test starts at this moment.
         if TcpStream::connect(("127.0.0.1", port)).is_err() {
             return port;
