@@ -53,29 +53,31 @@ fn told(answer: &str) -> &str {
 
 #[test]
 fn who_asks_is_whom_those_say_who_are_believed() {
-    let of_http = ", trusted_proxies: [127.0.0.2/32], proxy_protocol: {from: [127.0.0.3/32]}";
-    let cluster = Cluster::start_behind(1, GATEWAY, of_http, "");
-    // a stranger speaks for nobody, a proxy for its clients
-    assert_eq!(told(&ask(&cluster, STRANGER, &get("/open", "10.1.1.1"))), "127.0.0.1");
-    assert_eq!(told(&ask(&cluster, PROXY, &get("/open", "10.1.1.1"))), "10.1.1.1, 127.0.0.2");
-    // routes by source go by the client, as far as it is known
-    assert!(ask(&cluster, STRANGER, &get("/inner", "10.1.1.1")).starts_with("HTTP/1.1 404"));
-    assert!(ask(&cluster, PROXY, &get("/inner", "10.1.1.1")).starts_with("HTTP/1.1 200"));
-    assert!(ask(&cluster, PROXY, &get("/inner", "10.1.1.1, 192.0.2.7")).starts_with("HTTP/1.1 404"));
-    // and so do quotas
-    let statuses =
-        |address: &str| [(); 3].map(|()| ask(&cluster, PROXY, &get("/few", address))[9..12].to_owned());
-    assert_eq!(statuses("192.0.2.7"), ["200", "200", "429"]);
-    assert_eq!(statuses("192.0.2.8"), ["200", "200", "429"]);
-    // a balancer says whose bytes it passes on, in either version
-    let first =
-        [b"PROXY TCP4 192.0.2.9 127.0.0.1 4000 80\r\n".as_slice(), &get("/open", "10.1.1.1")].concat();
-    assert_eq!(told(&ask(&cluster, BALANCER, &first)), "192.0.2.9");
-    let mut second = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
-    second.extend([192, 0, 2, 10, 127, 0, 0, 1, 0x0f, 0xa0, 0, 80]);
-    second.extend(get("/open", ""));
-    assert_eq!(told(&ask(&cluster, BALANCER, &second)), "192.0.2.10");
-    // it has to say so, and nobody else can
-    assert_eq!(ask(&cluster, BALANCER, &get("/open", "")), "");
-    assert!(ask(&cluster, STRANGER, &first).starts_with("HTTP/1.1 400"));
+    support::in_calm(|| {
+        let of_http = ", trusted_proxies: [127.0.0.2/32], proxy_protocol: {from: [127.0.0.3/32]}";
+        let cluster = Cluster::start_behind(1, GATEWAY, of_http, "");
+        // a stranger speaks for nobody, a proxy for its clients
+        assert_eq!(told(&ask(&cluster, STRANGER, &get("/open", "10.1.1.1"))), "127.0.0.1");
+        assert_eq!(told(&ask(&cluster, PROXY, &get("/open", "10.1.1.1"))), "10.1.1.1, 127.0.0.2");
+        // routes by source go by the client, as far as it is known
+        assert!(ask(&cluster, STRANGER, &get("/inner", "10.1.1.1")).starts_with("HTTP/1.1 404"));
+        assert!(ask(&cluster, PROXY, &get("/inner", "10.1.1.1")).starts_with("HTTP/1.1 200"));
+        assert!(ask(&cluster, PROXY, &get("/inner", "10.1.1.1, 192.0.2.7")).starts_with("HTTP/1.1 404"));
+        // and so do quotas
+        let statuses =
+            |address: &str| [(); 3].map(|()| ask(&cluster, PROXY, &get("/few", address))[9..12].to_owned());
+        assert_eq!(statuses("192.0.2.7"), ["200", "200", "429"]);
+        assert_eq!(statuses("192.0.2.8"), ["200", "200", "429"]);
+        // a balancer says whose bytes it passes on, in either version
+        let first =
+            [b"PROXY TCP4 192.0.2.9 127.0.0.1 4000 80\r\n".as_slice(), &get("/open", "10.1.1.1")].concat();
+        assert_eq!(told(&ask(&cluster, BALANCER, &first)), "192.0.2.9");
+        let mut second = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+        second.extend([192, 0, 2, 10, 127, 0, 0, 1, 0x0f, 0xa0, 0, 80]);
+        second.extend(get("/open", ""));
+        assert_eq!(told(&ask(&cluster, BALANCER, &second)), "192.0.2.10");
+        // it has to say so, and nobody else can
+        assert_eq!(ask(&cluster, BALANCER, &get("/open", "")), "");
+        assert!(ask(&cluster, STRANGER, &first).starts_with("HTTP/1.1 400"));
+    });
 }

@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use support::{Cluster, Upstream};
+use support::{AtEnd, Cluster, Upstream};
 
 const TENANTS: usize = 100;
 
@@ -54,6 +54,7 @@ fn a_canary_grows_and_goes_while_requests_come_and_none_of_them_fails() {
         (0..TENANTS).map(|number| cluster.token(&format!("tenant-{number}"), &[])).collect();
     let stop = AtomicBool::new(false);
     let ((count, failed), steps) = std::thread::scope(|scope| {
+        let _end = AtEnd(|| stop.store(true, Ordering::SeqCst));
         let load = scope.spawn(|| cluster.ask_all("/shop/2", &tokens[0], &stop));
         // when green's share is moved by one document after the other
         let mut steps = BTreeMap::from([(0, (0, on_green(&cluster, &green, &tokens)))]);

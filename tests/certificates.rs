@@ -93,34 +93,37 @@ fn expires_in(cluster: &Cluster, node: usize) -> Duration {
 
 #[test]
 fn certificates_and_their_ca_are_replaced_without_a_lost_leader_or_a_failed_request() {
-    // given three nodes under light load
-    let cluster = Cluster::start(3, GATEWAY);
-    let token = cluster.token("acme", &[]);
-    let leader = cluster.leader();
-    let terms = || -> Vec<u64> {
-        (0..3).map(|node| cluster.status(node)["term"].as_u64().expect("a term")).collect()
-    };
-    let before = terms();
-    let stop = AtomicBool::new(false);
-    let (asked, failed) = std::thread::scope(|scope| {
-        let load = scope.spawn(|| cluster.ask_all("/many", &token, &stop));
-        let rotation = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rotate(&cluster, leader)));
-        stop.store(true, Ordering::SeqCst);
-        let ended = load.join().expect("no panic");
-        if let Err(panic) = rotation {
-            std::panic::resume_unwind(panic);
+    support::in_calm(|| {
+        // given three nodes under light load
+        let cluster = Cluster::start(3, GATEWAY);
+        let token = cluster.token("acme", &[]);
+        let leader = cluster.leader();
+        let terms = || -> Vec<u64> {
+            (0..3).map(|node| cluster.status(node)["term"].as_u64().expect("a term")).collect()
+        };
+        let before = terms();
+        let stop = AtomicBool::new(false);
+        let (asked, failed) = std::thread::scope(|scope| {
+            let load = scope.spawn(|| cluster.ask_all("/many", &token, &stop));
+            let rotation =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| rotate(&cluster, leader)));
+            stop.store(true, Ordering::SeqCst);
+            let ended = load.join().expect("no panic");
+            if let Err(panic) = rotation {
+                std::panic::resume_unwind(panic);
+            }
+            ended
+        });
+        // then no request failed, nobody was elected, and no connection was ended for its certificate
+        println!("{asked} requests, {} failed; terms {before:?} -> {:?}", failed.len(), terms());
+        assert!(asked > 0 && failed.is_empty(), "{} of {asked} failed: {failed:?}", failed.len());
+        assert_eq!(terms(), before, "no election");
+        for node in 0..3 {
+            let log = cluster.log(node);
+            assert!(!log.contains("not believed any more"), "node {node}:\n{log}");
+            assert!(!log.contains("can not be made anew"), "node {node}:\n{log}");
         }
-        ended
     });
-    // then no request failed, nobody was elected, and no connection was ended for its certificate
-    println!("{asked} requests, {} failed; terms {before:?} -> {:?}", failed.len(), terms());
-    assert!(asked > 0 && failed.is_empty(), "{} of {asked} failed: {failed:?}", failed.len());
-    assert_eq!(terms(), before, "no election");
-    for node in 0..3 {
-        let log = cluster.log(node);
-        assert!(!log.contains("not believed any more"), "node {node}:\n{log}");
-        assert!(!log.contains("can not be made anew"), "node {node}:\n{log}");
-    }
 }
 
 fn rotate(cluster: &Cluster, leader: usize) {

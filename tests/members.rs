@@ -103,9 +103,9 @@ impl Load {
         }
     }
 
-    fn stop(self, cluster: &Cluster) {
+    fn stop(mut self, cluster: &Cluster) {
         self.stop.store(true, Ordering::SeqCst);
-        for thread in self.threads {
+        for thread in self.threads.drain(..) {
             thread.join().expect("no panic");
         }
         let failed = std::mem::take(&mut self.seen.lock().expect("no panic").failed);
@@ -117,9 +117,16 @@ impl Load {
     }
 }
 
-/// In no interval more than B + r·(1 + ε)·t was both sent and admitted; and in the whole not much less, or the limit was
-/// not what held them back.
-fn never_more_than_the_limit(admitted: &mut [(Instant, Instant)]) {
+/// Nobody asks on when the test has failed.
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+/// In no interval more than B + r·(1 + ε)·t was both sent and admitted; and in the whole not much less, or less than was asked
+/// for: else the limit was not what held them back.
+fn never_more_than_the_limit(admitted: &mut [(Instant, Instant)], refused: usize) {
     admitted.sort_by_key(|(_, answered)| *answered);
     for (first, (from, _)) in admitted.iter().enumerate() {
         let mut count = 0.0;
@@ -127,13 +134,14 @@ fn never_more_than_the_limit(admitted: &mut [(Instant, Instant)]) {
             if sent >= from {
                 count += 1.0;
                 let bound = BURST + RATE * (1.0 + EPSILON) * answered.duration_since(*from).as_secs_f64();
-                assert!(count <= bound, "{count} admitted where {bound:.1} may be");
+                support::always(count <= bound, || format!("{count} admitted where {bound:.1} may be"));
             }
         }
     }
     let whole = admitted[admitted.len() - 1].1.duration_since(admitted[0].0).as_secs_f64();
     let (found, bound) = (admitted.len() as f64, BURST + RATE * whole);
-    assert!(found > bound / 2.0, "{found} admitted of {bound:.1} in {whole:.1} s");
+    let wanted = bound.min(found + refused as f64);
+    assert!(found > wanted / 2.0, "{found} admitted of {wanted:.1} in {whole:.1} s, {refused} refused");
 }
 
 /// What clients saw, once all have stopped: those within a limit were asked when they did.
@@ -147,7 +155,7 @@ fn judge(seen: &Mutex<Seen>) {
         seen.refused
     );
     assert!(seen.steady > 30 && seen.refused > 0, "there was load, and more than the limit");
-    never_more_than_the_limit(&mut seen.admitted);
+    never_more_than_the_limit(&mut seen.admitted, seen.refused);
 }
 
 fn said(output: &Output) -> String {
@@ -169,79 +177,81 @@ fn voters(cluster: &Cluster, asked: usize) -> Vec<String> {
 
 #[test]
 fn members_come_and_go_under_load_and_nobody_within_a_limit_notices() {
-    // given a cluster of one node
-    let mut cluster = Cluster::start(1, &gateway());
-    let seen = Arc::new(Mutex::new(Seen::default()));
-    let mut loads = std::collections::BTreeMap::new();
-    // when four more are started, one after another, and followed until they vote
-    for _ in 0..4 {
-        let index = cluster.add_node();
-        let text = said(&cluster.cluster(index, &["join"]));
-        let last = text.lines().last().unwrap_or_default();
-        assert_eq!(last, format!("node-{} is a voter", index + 1), "{text}");
-        cluster.wait_until_ready();
-        if index >= 2 {
-            loads.insert(index, Load::on(&cluster, index, &seen));
+    support::in_calm(|| {
+        // given a cluster of one node
+        let mut cluster = Cluster::start(1, &gateway());
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let mut loads = std::collections::BTreeMap::new();
+        // when four more are started, one after another, and followed until they vote
+        for _ in 0..4 {
+            let index = cluster.add_node();
+            let text = said(&cluster.cluster(index, &["join"]));
+            let last = text.lines().last().unwrap_or_default();
+            assert_eq!(last, format!("node-{} is a voter", index + 1), "{text}");
+            cluster.wait_until_ready();
+            if index >= 2 {
+                loads.insert(index, Load::on(&cluster, index, &seen));
+            }
         }
-    }
-    assert_eq!(voters(&cluster, 3).len(), 5);
-    // and every node has clients for long enough to hold leases that fit what they send
-    loads.values().for_each(Load::settle);
-    let alone = cluster.cluster(2, &["leave", "node-9"]);
-    let why = String::from_utf8_lossy(&alone.stderr).into_owned();
-    assert!(!alone.status.success() && why.contains("there is no member node-9"), "{why}");
+        assert_eq!(voters(&cluster, 3).len(), 5);
+        // and every node has clients for long enough to hold leases that fit what they send
+        loads.values().for_each(Load::settle);
+        let alone = cluster.cluster(2, &["leave", "node-9"]);
+        let why = String::from_utf8_lossy(&alone.stderr).into_owned();
+        assert!(!alone.status.success() && why.contains("there is no member node-9"), "{why}");
 
-    // and the founder leaves, which leads: asked at its own door
-    assert_eq!(cluster.leader(), 0);
-    let text = said(&cluster.cluster(0, &["leave"]));
-    assert!(text.contains("leave node-1") && text.ends_with("done\n"), "{text}");
-    assert_eq!(cluster.wait_for_end(0, |_| ()).code(), Some(0), "{}", cluster.log(0));
-    // and another one, asked elsewhere
-    let text = said(&cluster.cluster(4, &["leave", "node-2"]));
-    assert!(text.ends_with("done\n"), "{text}");
-    assert_eq!(cluster.wait_for_end(1, |_| ()).code(), Some(0), "{}", cluster.log(1));
-    // then three are left, and say so
-    assert_eq!(voters(&cluster, 3), ["node-3", "node-4", "node-5"]);
-    let status = said(&cluster.cluster(4, &["status"]));
-    for part in ["node-3", "voter", "entries behind", "leads", "last      leave node-2: done"] {
-        assert!(status.contains(part), "{part} is missing in\n{status}");
-    }
-    let metrics = cluster.admin(3, "/metrics").body;
-    for line in ["quorumgate_voters 3", "quorumgate_membership_operation 0"] {
-        assert!(metrics.lines().any(|found| found == line), "{line} is missing");
-    }
+        // and the founder leaves, which leads: asked at its own door
+        assert_eq!(cluster.leader(), 0);
+        let text = said(&cluster.cluster(0, &["leave"]));
+        assert!(text.contains("leave node-1") && text.ends_with("done\n"), "{text}");
+        assert_eq!(cluster.wait_for_end(0, |_| ()).code(), Some(0), "{}", cluster.log(0));
+        // and another one, asked elsewhere
+        let text = said(&cluster.cluster(4, &["leave", "node-2"]));
+        assert!(text.ends_with("done\n"), "{text}");
+        assert_eq!(cluster.wait_for_end(1, |_| ()).code(), Some(0), "{}", cluster.log(1));
+        // then three are left, and say so
+        assert_eq!(voters(&cluster, 3), ["node-3", "node-4", "node-5"]);
+        let status = said(&cluster.cluster(4, &["status"]));
+        for part in ["node-3", "voter", "entries behind", "leads", "last      leave node-2: done"] {
+            assert!(status.contains(part), "{part} is missing in\n{status}");
+        }
+        let metrics = cluster.admin(3, "/metrics").body;
+        for line in ["quorumgate_voters 3", "quorumgate_membership_operation 0"] {
+            assert!(metrics.lines().any(|found| found == line), "{line} is missing");
+        }
 
-    // and when the leader gets SIGTERM
-    let leader = cluster.leader();
-    loads.remove(&leader).expect("it has clients").stop(&cluster);
-    assert_eq!(cluster.terminate(leader).code(), Some(0), "{}", cluster.log(leader));
-    let heir = cluster.leader();
-    assert_ne!(heir, leader);
-    cluster.start_node(leader);
-    cluster.wait_until_ready();
-    // then nobody who kept within the limit noticed any of it, and nobody got more
-    for (_, load) in loads {
-        load.stop(&cluster);
-    }
-    judge(&seen);
+        // and when the leader gets SIGTERM
+        let leader = cluster.leader();
+        loads.remove(&leader).expect("it has clients").stop(&cluster);
+        assert_eq!(cluster.terminate(leader).code(), Some(0), "{}", cluster.log(leader));
+        let heir = cluster.leader();
+        assert_ne!(heir, leader);
+        cluster.start_node(leader);
+        cluster.wait_until_ready();
+        // then nobody who kept within the limit noticed any of it, and nobody got more
+        for (_, load) in loads {
+            load.stop(&cluster);
+        }
+        judge(&seen);
 
-    // and a removed node is not started again on its disk, with a code that a supervisor understands
-    for gone in [0, 1] {
-        cluster.start_node(gone);
-        assert_eq!(cluster.wait_for_end(gone, |_| ()).code(), Some(2), "{}", cluster.log(gone));
-        assert!(cluster.log(gone).contains("was removed from cluster"), "{}", cluster.log(gone));
-    }
-    // and neither is a second process on a directory that is in use
-    let file = std::fs::read_to_string(cluster.folder.path().join("node-4.yaml")).expect("readable");
-    let node = &cluster.nodes[3];
-    let mut twin = file;
-    for address in [node.peers, node.http, node.admin] {
-        twin = twin.replace(&address.to_string(), &format!("127.0.0.1:{}", support::port()));
-    }
-    std::fs::write(cluster.folder.path().join("twin.yaml"), twin).expect("written");
-    let refused = quorumgate(cluster.folder.path(), &["run", "--config", "twin.yaml"]);
-    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(refused.status.code() == Some(2) && why.contains("another process"), "{why}");
+        // and a removed node is not started again on its disk, with a code that a supervisor understands
+        for gone in [0, 1] {
+            cluster.start_node(gone);
+            assert_eq!(cluster.wait_for_end(gone, |_| ()).code(), Some(2), "{}", cluster.log(gone));
+            assert!(cluster.log(gone).contains("was removed from cluster"), "{}", cluster.log(gone));
+        }
+        // and neither is a second process on a directory that is in use
+        let file = std::fs::read_to_string(cluster.folder.path().join("node-4.yaml")).expect("readable");
+        let node = &cluster.nodes[3];
+        let mut twin = file;
+        for address in [node.peers, node.http, node.admin] {
+            twin = twin.replace(&address.to_string(), &format!("127.0.0.1:{}", support::port()));
+        }
+        std::fs::write(cluster.folder.path().join("twin.yaml"), twin).expect("written");
+        let refused = quorumgate(cluster.folder.path(), &["run", "--config", "twin.yaml"]);
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && why.contains("another process"), "{why}");
+    });
 }
 
 #[test]
@@ -309,33 +319,39 @@ fn each_of_three_is_replaced_in_turn_and_one_moves_under_load_and_nobody_within_
 
 #[test]
 fn a_node_that_slept_through_its_removal_ends_when_it_wakes_and_disturbs_nobody() {
-    // given a node that is stopped in the middle of everything, and holds a lease
-    let mut cluster = Cluster::start(3, GATEWAY);
-    let token = cluster.token("acme", &[]);
-    let gone = (cluster.leader() + 1) % 3;
-    let asked = (gone + 1) % 3;
-    assert_eq!(cluster.get(gone, "/many", Some(&token)).status, 200);
-    cluster.signal(gone, rustix::process::Signal::STOP);
-    // when it is removed, which does not wait for it for long
-    let name = format!("node-{}", gone + 1);
-    let text = said(&cluster.cluster(asked, &["leave", &name]));
-    assert!(text.contains("handing back leases") && text.ends_with("done\n"), "{text}");
-    let before = cluster.status(asked);
-    // and wakes
-    cluster.signal(gone, rustix::process::Signal::CONT);
-    // then it ends in order, and says why
-    assert_eq!(cluster.wait_for_end(gone, |_| ()).code(), Some(0), "{}", cluster.log(gone));
-    assert!(cluster.log(gone).contains("this node was removed from its cluster"), "{}", cluster.log(gone));
-    // and the others have the leader that they had, in the same term
-    let after = cluster.status(asked);
-    assert_eq!((&after["leader"], &after["term"]), (&before["leader"], &before["term"]));
-    assert_eq!(cluster.get(asked, "/many", Some(&token)).status, 200);
-    // and with an empty directory it joins anew, under another number
-    std::fs::rename(cluster.folder.path().join("data").join(&name), cluster.folder.path().join("aside"))
-        .expect("moved aside");
-    cluster.start_node(gone);
-    let text = said(&cluster.cluster(gone, &["join"]));
-    assert!(text.ends_with(&format!("{name} is a voter\n")), "{text}");
+    support::in_calm(|| {
+        // given a node that is stopped in the middle of everything, and holds a lease
+        let mut cluster = Cluster::start(3, GATEWAY);
+        let token = cluster.token("acme", &[]);
+        let gone = (cluster.leader() + 1) % 3;
+        let asked = (gone + 1) % 3;
+        assert_eq!(cluster.get(gone, "/many", Some(&token)).status, 200);
+        cluster.signal(gone, rustix::process::Signal::STOP);
+        // when it is removed, which does not wait for it for long
+        let name = format!("node-{}", gone + 1);
+        let text = said(&cluster.cluster(asked, &["leave", &name]));
+        assert!(text.contains("handing back leases") && text.ends_with("done\n"), "{text}");
+        let before = cluster.status(asked);
+        // and wakes
+        cluster.signal(gone, rustix::process::Signal::CONT);
+        // then it ends in order, and says why
+        assert_eq!(cluster.wait_for_end(gone, |_| ()).code(), Some(0), "{}", cluster.log(gone));
+        assert!(
+            cluster.log(gone).contains("this node was removed from its cluster"),
+            "{}",
+            cluster.log(gone)
+        );
+        // and the others have the leader that they had, in the same term
+        let after = cluster.status(asked);
+        assert_eq!((&after["leader"], &after["term"]), (&before["leader"], &before["term"]));
+        assert_eq!(cluster.get(asked, "/many", Some(&token)).status, 200);
+        // and with an empty directory it joins anew, under another number
+        std::fs::rename(cluster.folder.path().join("data").join(&name), cluster.folder.path().join("aside"))
+            .expect("moved aside");
+        cluster.start_node(gone);
+        let text = said(&cluster.cluster(gone, &["join"]));
+        assert!(text.ends_with(&format!("{name} is a voter\n")), "{text}");
+    });
 }
 
 #[test]
@@ -352,6 +368,7 @@ fn a_member_that_leaves_gives_back_what_it_has_not_spent_and_finishes_what_it_ha
         assert!(Instant::now() < until, "the request is not on its way");
         std::thread::sleep(Duration::from_millis(10));
     }
+    let full = Instant::now();
     let spent = cluster.hold_some_stock(leader, &token);
     // when it leaves
     let name = cluster.nodes[leader].name.clone();
@@ -363,6 +380,6 @@ fn a_member_that_leaves_gives_back_what_it_has_not_spent_and_finishes_what_it_ha
     // and what was not spent is there for the others, and not one more
     let survivor = (0..3).find(|node| *node != leader).expect("two are left");
     let left = cluster.rest_of_stock(survivor, &token);
-    // A minute brings another one.
-    assert!((60..=61).contains(&(spent + left)), "{spent} spent before, {left} after");
+    let most = 60 + support::refilled(full, Duration::from_secs(60));
+    assert!((60..=most).contains(&(spent + left)), "{spent} spent before, {left} after, {most} at most");
 }

@@ -10,17 +10,21 @@ use support::{Cluster, GATEWAY, PATIENCE};
 
 #[test]
 fn a_paused_follower_does_not_spend_leases_that_the_cluster_has_written_off() {
-    let statuses = pause(|leader| (leader + 1) % 3);
-    // and there was a leader all the time, so requests were decided; a stall of this machine may cost one its answer
-    let undecided: usize = statuses.range(500..).map(|(_, count)| count).sum();
-    assert!(undecided * 100 <= statuses.values().sum::<usize>(), "{statuses:?}");
+    support::in_calm(|| {
+        let statuses = pause(|leader| (leader + 1) % 3);
+        // and there was a leader all the time, so requests were decided; a stall of this machine may cost one its answer
+        let undecided: usize = statuses.range(500..).map(|(_, count)| count).sum();
+        assert!(undecided * 100 <= statuses.values().sum::<usize>(), "{statuses:?}");
+    });
 }
 
 #[test]
 fn a_paused_leader_does_not_lend_what_its_successor_lends() {
-    // While nobody leads, a tenant that asks for more than its leases hold is told 503 (quota-undecided), nothing else.
-    let statuses = pause(|leader| leader);
-    assert!(statuses.keys().all(|status| [200, 429, 503].contains(status)), "{statuses:?}");
+    support::in_calm(|| {
+        // While nobody leads, a tenant that asks for more than its leases hold is told 503 (quota-undecided), nothing else.
+        let statuses = pause(|leader| leader);
+        assert!(statuses.keys().all(|status| [200, 429, 503].contains(status)), "{statuses:?}");
+    });
 }
 
 /// Stops one node for ten seconds under load, has it go on, and holds the cluster to its bound; how many of the requests
@@ -33,8 +37,10 @@ fn pause(whom: impl Fn(usize) -> usize) -> BTreeMap<u16, usize> {
     let send = |node: usize, count: usize| -> Vec<u16> {
         (0..count).map(|_| cluster.get(node, "/many/1", Some(&token)).status).collect()
     };
-    let admitted_of = |statuses: &[u16]| statuses.iter().filter(|status| **status == 200).count();
-    let mut admitted: usize = (0..3).map(|node| admitted_of(&send(node, 20))).sum();
+    let mut all = BTreeMap::<u16, usize>::new();
+    let mut count =
+        |statuses: &[u16]| statuses.iter().for_each(|status| *all.entry(*status).or_default() += 1);
+    (0..3).for_each(|node| count(&send(node, 20)));
     // when one is stopped for ten seconds, the others go on, and then it goes on
     let paused = whom(cluster.leader());
     cluster.signal(paused, Signal::STOP);
@@ -43,7 +49,7 @@ fn pause(whom: impl Fn(usize) -> usize) -> BTreeMap<u16, usize> {
     while Instant::now() < until {
         for node in (0..3).filter(|node| *node != paused) {
             let statuses = send(node, 5);
-            admitted += admitted_of(&statuses);
+            count(&statuses);
             for status in statuses {
                 *meanwhile.entry(status).or_default() += 1;
             }
@@ -52,11 +58,12 @@ fn pause(whom: impl Fn(usize) -> usize) -> BTreeMap<u16, usize> {
     }
     cluster.signal(paused, Signal::CONT);
     for _ in 0..20 {
-        admitted += (0..3).map(|node| admitted_of(&send(node, 10))).sum::<usize>();
+        (0..3).for_each(|node| count(&send(node, 10)));
     }
-    // then all together admitted no more than the bound, and did not buy that by admitting little
+    // then all together admitted no more than the bound, and did not buy that by admitting little of what there was
     let bound = 100.0 + 100.0 * 1.001 * start.elapsed().as_secs_f64();
-    println!("admitted {admitted}, bound {bound:.0}, meanwhile {meanwhile:?}");
+    let admitted = all.get(&200).copied().unwrap_or(0);
+    println!("admitted {admitted}, bound {bound:.0}, of {all:?}, meanwhile {meanwhile:?}");
     for node in 0..3 {
         cluster
             .log(node)
@@ -64,8 +71,9 @@ fn pause(whom: impl Fn(usize) -> usize) -> BTreeMap<u16, usize> {
             .filter(|line| line.contains("quota-undecided"))
             .for_each(|line| println!("{line}"));
     }
-    assert!(admitted as f64 <= bound, "admitted {admitted}, bound {bound}");
-    assert!(admitted as f64 >= bound / 2.0, "the cluster served only {admitted} of {bound}");
+    support::always(admitted as f64 <= bound, || format!("admitted {admitted}, bound {bound}"));
+    let wanted = bound.min(all.values().sum::<usize>() as f64);
+    assert!(admitted as f64 >= wanted / 2.0, "the cluster served only {admitted} of {wanted}");
     // and the node that stood still serves again
     let until = Instant::now() + PATIENCE;
     while send(paused, 1) != [200] {

@@ -5,10 +5,14 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use support::{Answer, Cluster, PATIENCE, Upstream, port, quorumgate, request};
+
+/// How long the mirror may be silent.
+const SILENT: Duration = Duration::from_secs(60);
 
 /// The upstreams of the example, but for the first, which is the cluster's own.
 struct Upstreams {
@@ -18,10 +22,11 @@ struct Upstreams {
     shadow: Shadow,
 }
 
-/// An upstream that keeps what it was sent, takes a second for each answer, and then says that it failed.
+/// An upstream that keeps what it was sent, answers when it is told to, and then says that it failed.
 struct Shadow {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
+    answers: Arc<AtomicBool>,
 }
 
 impl Shadow {
@@ -30,10 +35,12 @@ impl Shadow {
         let listener = TcpListener::bind(address).expect("the port was free a moment ago");
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let keep = seen.clone();
+        let answers = Arc::<AtomicBool>::default();
+        let told = answers.clone();
         // It ends with the test's process.
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
-                let keep = keep.clone();
+                let (keep, told) = (keep.clone(), told.clone());
                 std::thread::spawn(move || {
                     let (mut text, mut piece) = (String::new(), [0; 4096]);
                     // Bodies of these tests end so.
@@ -44,14 +51,16 @@ impl Shadow {
                         }
                     }
                     keep.lock().expect("no panic").push(text);
-                    std::thread::sleep(Duration::from_secs(1));
+                    while !told.load(Ordering::SeqCst) {
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
                     // Nobody may be there any more.
                     let _ = stream
                         .write_all(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
                 });
             }
         });
-        Self { address, seen }
+        Self { address, seen, answers }
     }
 
     fn seen(&self) -> Vec<String> {
@@ -96,122 +105,135 @@ fn came_from(answer: &Answer, upstream: &Upstream) -> bool {
 
 #[test]
 fn a_claim_of_a_good_token_chooses_the_route_and_a_bad_token_chooses_nothing() {
-    let upstreams = Upstreams::start();
-    let cluster = Cluster::start(3, &upstreams.gateway());
-    for node in 0..3 {
-        // when a token has one of the claim's texts, alone or in a list, then its route takes the request, and counts it
-        for claims in [&["plan=gold"][..], &["plan=silver", "plan=platinum"]] {
-            let bearer = token(&cluster, "acme", claims);
-            let answer = ask(&cluster, node, "/shop/1", &[("authorization", &bearer)]);
-            assert!(came_from(&answer, &upstreams.gold), "{claims:?}");
-            assert!(answer.header("ratelimit").is_some());
+    support::in_calm(|| {
+        let upstreams = Upstreams::start();
+        let cluster = Cluster::start(3, &upstreams.gateway());
+        for node in 0..3 {
+            // when a token has one of the claim's texts, alone or in a list, then its route takes the request, and counts it
+            for claims in [&["plan=gold"][..], &["plan=silver", "plan=platinum"]] {
+                let bearer = token(&cluster, "acme", claims);
+                let answer = ask(&cluster, node, "/shop/1", &[("authorization", &bearer)]);
+                assert!(came_from(&answer, &upstreams.gold), "{claims:?}");
+                assert!(answer.header("ratelimit").is_some());
+            }
+            // and all others go on to the next route, which is public: another plan, a forged token, none
+            let other = token(&cluster, "acme", &["plan=silver"]);
+            let forged = format!("{}x", token(&cluster, "acme", &["plan=gold"]));
+            for headers in [vec![("authorization", other.as_str())], vec![("authorization", &forged)], vec![]]
+            {
+                let answer = ask(&cluster, node, "/shop/1", &headers);
+                assert!(came_from(&answer, &cluster.upstream), "{headers:?}");
+            }
         }
-        // and all others go on to the next route, which is public: another plan, a forged token, none
-        let other = token(&cluster, "acme", &["plan=silver"]);
-        let forged = format!("{}x", token(&cluster, "acme", &["plan=gold"]));
-        for headers in [vec![("authorization", other.as_str())], vec![("authorization", &forged)], vec![]] {
-            let answer = ask(&cluster, node, "/shop/1", &headers);
-            assert!(came_from(&answer, &cluster.upstream), "{headers:?}");
-        }
-    }
-    // and where no other route is left, a bad token is told so, and a good one that says something else finds nothing
-    let only = upstreams.gateway().replace("match: {path: /shop}", "match: {path: /other}");
-    let applied = cluster.apply(&only);
-    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
-    let silver = token(&cluster, "acme", &["plan=silver"]);
-    let answer = ask(&cluster, 0, "/shop/1", &[]);
-    assert_eq!(
-        (answer.status, answer.json()["type"].as_str()),
-        (401, Some("urn:quorumgate:problem:no-token"))
-    );
-    assert_eq!(ask(&cluster, 0, "/shop/1", &[("authorization", "Bearer a.b.c")]).status, 401);
-    assert_eq!(ask(&cluster, 0, "/shop/1", &[("authorization", &silver)]).status, 404);
+        // and where no other route is left, a bad token is told so, and a good one that says something else finds nothing
+        let only = upstreams.gateway().replace("match: {path: /shop}", "match: {path: /other}");
+        let applied = cluster.apply(&only);
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        let silver = token(&cluster, "acme", &["plan=silver"]);
+        let answer = ask(&cluster, 0, "/shop/1", &[]);
+        assert_eq!(
+            (answer.status, answer.json()["type"].as_str()),
+            (401, Some("urn:quorumgate:problem:no-token"))
+        );
+        assert_eq!(ask(&cluster, 0, "/shop/1", &[("authorization", "Bearer a.b.c")]).status, 401);
+        assert_eq!(ask(&cluster, 0, "/shop/1", &[("authorization", &silver)]).status, 404);
+    });
 }
 
 #[test]
 fn every_node_sends_a_part_to_the_upstream_that_holds_it() {
-    let upstreams = Upstreams::start();
-    let cluster = Cluster::start(3, &upstreams.gateway());
-    for node in 0..3 {
-        // when parts are named by a claim
-        for (claims, upstream) in [
-            (&["region=eu"][..], Some(&upstreams.eu)),
-            (&["region=uk"], Some(&upstreams.eu)),
-            (&["region=us"], Some(&upstreams.us)),
-            (&["region=asia"], None),
-            (&["region=eu", "region=us"], None),
-            (&[], None),
-        ] {
-            let bearer = token(&cluster, "acme", claims);
-            let answer = ask(&cluster, node, "/accounts/1", &[("authorization", &bearer)]);
-            match upstream {
-                Some(upstream) => assert!(came_from(&answer, upstream), "{claims:?}"),
-                // then what no upstream holds is refused, and costs nothing
-                None => {
-                    let problem = answer.json();
-                    assert_eq!(
-                        (answer.status, problem["type"].as_str()),
-                        (404, Some("urn:quorumgate:problem:no-partition"))
-                    );
-                    assert_eq!(answer.header("ratelimit"), None);
+    support::in_calm(|| {
+        let upstreams = Upstreams::start();
+        let cluster = Cluster::start(3, &upstreams.gateway());
+        for node in 0..3 {
+            // when parts are named by a claim
+            for (claims, upstream) in [
+                (&["region=eu"][..], Some(&upstreams.eu)),
+                (&["region=uk"], Some(&upstreams.eu)),
+                (&["region=us"], Some(&upstreams.us)),
+                (&["region=asia"], None),
+                (&["region=eu", "region=us"], None),
+                (&[], None),
+            ] {
+                let bearer = token(&cluster, "acme", claims);
+                let answer = ask(&cluster, node, "/accounts/1", &[("authorization", &bearer)]);
+                match upstream {
+                    Some(upstream) => assert!(came_from(&answer, upstream), "{claims:?}"),
+                    // then what no upstream holds is refused, and costs nothing
+                    None => {
+                        let problem = answer.json();
+                        assert_eq!(
+                            (answer.status, problem["type"].as_str()),
+                            (404, Some("urn:quorumgate:problem:no-partition"))
+                        );
+                        assert_eq!(answer.header("ratelimit"), None);
+                    }
                 }
             }
+            // and by a header field, where the rest has its place
+            for (region, upstream) in [("eu", &upstreams.eu), ("us", &upstreams.us), ("asia", &upstreams.us)]
+            {
+                assert!(
+                    came_from(&ask(&cluster, node, "/catalogue", &[("x-region", region)]), upstream),
+                    "{region}"
+                );
+            }
         }
-        // and by a header field, where the rest has its place
-        for (region, upstream) in [("eu", &upstreams.eu), ("us", &upstreams.us), ("asia", &upstreams.us)] {
-            assert!(
-                came_from(&ask(&cluster, node, "/catalogue", &[("x-region", region)]), upstream),
-                "{region}"
-            );
-        }
-    }
+    });
 }
 
 #[test]
 fn a_mirror_gets_the_same_requests_and_neither_delays_nor_fails_them() {
-    let upstreams = Upstreams::start();
-    let cluster = Cluster::start(1, &upstreams.gateway());
-    let bearer = token(&cluster, "acme", &[]);
-    let post = |body: &str| {
-        let headers = [("authorization", bearer.as_str()), ("quorumgate-mirrored", "0")];
-        request(cluster.nodes[0].http, "POST", "/search?q=1", &headers, body).expect("the node runs")
-    };
-    // when requests are sent, one of them with more than the mirror takes
-    let begin = Instant::now();
-    let answers = ["first end", &format!("{} end", "x".repeat(1024)), "second end"].map(post);
-    // then they are answered by their own upstream, and wait for no answer of the mirror
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
-    for answer in &answers {
-        assert!(
-            came_from(answer, &cluster.upstream) && !answer.body.contains("quorumgate-mirrored"),
-            "{}",
-            answer.body
-        );
-    }
-    // and cost what they cost
-    assert!(answers[2].header("ratelimit").is_some_and(|it| it.contains("r=97")), "{:?}", answers[2]);
-    // and the mirror has seen the others, marked, with their bodies
-    let metrics = |outcome: &str, count: usize| {
-        let line =
-            format!("quorumgate_mirrored_requests_total{{route=\"search\",outcome=\"{outcome}\"}} {count}\n");
-        cluster.wait(0, "/metrics", &line, |answer| answer.body.contains(&line));
-    };
-    metrics("5xx", 2);
-    metrics("too-large", 1);
-    let until = Instant::now() + PATIENCE;
-    while upstreams.shadow.seen().len() < 2 {
-        assert!(Instant::now() < until, "{:?}", upstreams.shadow.seen());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let mut seen = upstreams.shadow.seen();
-    seen.sort_by_key(|text| text.ends_with("second end"));
-    for (seen, body) in seen.iter().zip(["first end", "second end"]) {
-        assert!(
-            seen.starts_with("POST /search?q=1 HTTP/1.1\r\n") && seen.ends_with(&format!("\r\n\r\n{body}")),
-            "{seen}"
-        );
-        assert!(seen.contains("quorumgate-mirrored: 1\r\n"), "{seen}");
-    }
+    support::in_calm(|| {
+        let upstreams = Upstreams::start();
+        // given a mirror that is silent for longer than anything here lasts, and a quota of which nothing comes back meanwhile
+        let gateway = upstreams.gateway().replace("timeout: 2s", &format!("timeout: {}s", SILENT.as_secs()));
+        let cluster = Cluster::start(1, &gateway.replace("limit: 100/s", "limit: {rate: 1/h, burst: 100}"));
+        let bearer = token(&cluster, "acme", &[]);
+        let post = |body: &str| {
+            let headers = [("authorization", bearer.as_str()), ("quorumgate-mirrored", "0")];
+            request(cluster.nodes[0].http, "POST", "/search?q=1", &headers, body).expect("the node runs")
+        };
+        // when requests are sent, one of them with more than the mirror takes
+        let begin = Instant::now();
+        let answers = ["first end", &format!("{} end", "x".repeat(1024)), "second end"].map(post);
+        // then they are answered by their own upstream, and wait for no answer of the mirror
+        assert!(begin.elapsed() < SILENT, "{:?}", begin.elapsed());
+        for answer in &answers {
+            assert!(
+                came_from(answer, &cluster.upstream) && !answer.body.contains("quorumgate-mirrored"),
+                "{}",
+                answer.body
+            );
+        }
+        // and cost what they cost
+        assert!(answers[2].header("ratelimit").is_some_and(|it| it.contains("r=97")), "{:?}", answers[2]);
+        // and the mirror has seen the others, marked, with their bodies
+        upstreams.shadow.answers.store(true, Ordering::SeqCst);
+        let metrics = |outcome: &str, count: usize| {
+            let line = format!(
+                "quorumgate_mirrored_requests_total{{route=\"search\",outcome=\"{outcome}\"}} {count}\n"
+            );
+            cluster.wait(0, "/metrics", &line, |answer| answer.body.contains(&line));
+        };
+        metrics("5xx", 2);
+        metrics("too-large", 1);
+        let until = Instant::now() + PATIENCE;
+        while upstreams.shadow.seen().len() < 2 {
+            assert!(Instant::now() < until, "{:?}", upstreams.shadow.seen());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut seen = upstreams.shadow.seen();
+        seen.sort_by_key(|text| text.ends_with("second end"));
+        for (seen, body) in seen.iter().zip(["first end", "second end"]) {
+            assert!(
+                seen.starts_with("POST /search?q=1 HTTP/1.1\r\n")
+                    && seen.ends_with(&format!("\r\n\r\n{body}")),
+                "{seen}"
+            );
+            assert!(seen.contains("quorumgate-mirrored: 1\r\n"), "{seen}");
+        }
+    });
 }
 
 #[test]

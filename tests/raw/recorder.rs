@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::message::{self, Message, Reading};
 
+/// Longer than a node keeps a message that does not go on, on a machine that stands still now and then.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What happened, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -48,7 +51,7 @@ impl Recorder {
     /// What happened since the last call, once no connection is within a message any more.
     pub fn take(&self) -> Vec<Event> {
         let (book, changed) = &*self.0;
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + PATIENCE;
         let mut book = book.lock().expect("no panic");
         while book.unfinished > 0 && Instant::now() < until {
             book = changed.wait_timeout(book, Duration::from_millis(100)).expect("no panic").0;

@@ -3,17 +3,133 @@
 #![allow(clippy::disallowed_methods)] // Tests stand outside the product: clients and upstreams of their own.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 /// Long enough for a loaded machine; every wait ends at once when its condition holds.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// As long until a connection is up: a listener whose queue is full takes the third knock, after three seconds, or the fourth.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A machine that keeps a thread, a processor or a write waiting for so long stands still: a quota's question may have 250 ms for
+/// its answer, and a leader is given up after 500 ms of silence, with 150 ms between its words.
+const STANDS_STILL: Duration = Duration::from_millis(200);
+const ATTEMPTS: usize = 3;
+
+/// A test of what must not happen by itself: an election, an undecided request, a late answer. A machine that stands still makes
+/// all of these happen, rightly. So an attempt that fails while it did proves nothing, and is made again from the beginning; one
+/// that fails without that has failed, and so has one that broke [`always`].
+pub fn in_calm(attempt: impl Fn()) {
+    for number in 1..=ATTEMPTS {
+        let stop = AtomicBool::new(false);
+        let (ended, stood) = std::thread::scope(|scope| {
+            let _end = AtEnd(|| stop.store(true, Ordering::SeqCst));
+            let watches = [scope.spawn(|| watch_time(&stop)), scope.spawn(|| watch_disk(&stop))];
+            let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&attempt));
+            stop.store(true, Ordering::SeqCst);
+            (ended, watches.map(|watch| watch.join().expect("no panic")).into_iter().max())
+        });
+        let stood = stood.unwrap_or_default();
+        match ended {
+            Ok(()) => return println!("this machine stood still for {stood:?} at the longest"),
+            Err(panic)
+                if stood >= STANDS_STILL && number < ATTEMPTS && !has_broken_always(panic.as_ref()) =>
+            {
+                println!(
+                    "attempt {number} has failed, but this machine stood still for {stood:?}: once more"
+                );
+                wait_for_calm();
+            }
+            Err(panic) => {
+                println!(
+                    "attempt {number} has failed; this machine stood still for {stood:?} at the longest"
+                );
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+const ALWAYS: &str = "whatever the machine does: ";
+
+/// What holds on a machine that stands still as well: no bound is exceeded, nobody gets what is another's.
+pub fn always(holds: bool, why: impl Fn() -> String) {
+    assert!(holds, "{ALWAYS}{}", why());
+}
+
+fn has_broken_always(panic: &(dyn std::any::Any + Send)) -> bool {
+    panic.downcast_ref::<String>().is_some_and(|why| why.starts_with(ALWAYS))
+}
+
+/// Until this machine has not stood still for two seconds; whoever has no calm minute has to do without.
+fn wait_for_calm() {
+    for _ in 0..30 {
+        let stop = AtomicBool::new(false);
+        let stood = std::thread::scope(|scope| {
+            let watch = scope.spawn(|| watch_time(&stop));
+            std::thread::sleep(Duration::from_secs(2));
+            stop.store(true, Ordering::SeqCst);
+            watch.join().expect("no panic")
+        });
+        if stood < STANDS_STILL / 2 {
+            return;
+        }
+    }
+}
+
+/// The longest time until told to stop for which a thread was not run, or a processor was taken from this machine.
+fn watch_time(stop: &AtomicBool) -> Duration {
+    let nap = Duration::from_millis(20);
+    let mut worst = Duration::ZERO;
+    let mut stolen = stolen();
+    while !stop.load(Ordering::SeqCst) {
+        let begun = Instant::now();
+        std::thread::sleep(nap);
+        let now = self::stolen();
+        let taken = now.iter().zip(&stolen).map(|(now, before)| now.saturating_sub(*before)).max();
+        worst = worst.max(begun.elapsed().saturating_sub(nap)).max(taken.unwrap_or_default());
+        stolen = now;
+    }
+    worst
+}
+
+/// What a hypervisor has taken from each processor so far; nothing where nobody says so.
+fn stolen() -> Vec<Duration> {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let processors = text.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));
+    // The eighth figure, in hundredths of a second.
+    let ticks = processors.filter_map(|line| line.split(' ').nth(8)?.parse().ok());
+    ticks.map(|ticks: u64| Duration::from_millis(10 * ticks)).collect()
+}
+
+/// The longest time until told to stop that a byte took to be on the disk on which tests have their folders.
+fn watch_disk(stop: &AtomicBool) -> Duration {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    let mut worst = Duration::ZERO;
+    while !stop.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(100));
+        let begun = Instant::now();
+        file.write_all(b".").and_then(|()| file.sync_data()).expect("written");
+        worst = worst.max(begun.elapsed());
+    }
+    worst
+}
+
+/// Does what it is told when it goes, also when an assertion has failed: whoever loops until told to stop would never end, and
+/// neither would the scope that waits for it.
+pub struct AtEnd<F: Fn()>(pub F);
+
+impl<F: Fn()> Drop for AtEnd<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
 
 /// One answer.
 #[derive(Clone, Debug)]
@@ -44,8 +160,8 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &str,
 ) -> std::io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut stream = TcpStream::connect_timeout(&to, CONNECT_PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: api.example\r\nconnection: close\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
@@ -83,12 +199,17 @@ fn dechunk(mut text: &str) -> String {
     body
 }
 
-/// Ports of this process, below the range from which the kernel takes ports for outgoing connections.
+/// Ports of this process, below the range from which the kernel takes ports for outgoing connections. Nobody listens on one until
+/// its node has started, and other processes of tests look for theirs meanwhile: so each is claimed by the UDP socket of the same
+/// number, which nothing here needs, for as long as this process lives.
 pub fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static CLAIMS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     loop {
         let offset = NEXT.fetch_add(1, Ordering::SeqCst);
         let port = 10_000 + (u16::try_from(std::process::id() % 15_000).unwrap_or(0) + offset) % 20_000;
+        let Ok(claim) = UdpSocket::bind(("127.0.0.1", port)) else { continue };
+        CLAIMS.lock().expect("no panic").push(claim);
         // Asked, and not tried: a listener of ours would live on in a process that another test starts at this moment.
         if TcpStream::connect(("127.0.0.1", port)).is_err() {
             return port;
@@ -96,62 +217,80 @@ pub fn port() -> u16 {
     }
 }
 
+/// The most tokens that came since `begun`, one in each `every`: as fast as a node's clock may run.
+pub fn refilled(begun: Instant, every: Duration) -> usize {
+    (begun.elapsed().as_secs_f64() * 1.001 / every.as_secs_f64()) as usize
+}
+
 pub fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-/// A scripted upstream: `/slow` never answers, everything else answers 200 at once.
+/// A scripted upstream: `/slow` does not answer, everything else answers 200 at once.
 pub struct Upstream {
     pub address: SocketAddr,
-    served: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
+    script: Arc<Script>,
+}
+
+#[derive(Default)]
+struct Script {
+    served: AtomicUsize,
+    /// Whoever waits for an answer to `/slow` is let go.
+    let_go: AtomicBool,
+    stop: AtomicBool,
 }
 
 impl Upstream {
     pub fn start() -> Self {
         let address = loopback(port());
         let listener = TcpListener::bind(address).expect("the port was free a moment ago");
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let served = Arc::new(AtomicUsize::new(0));
-        let count = served.clone();
+        let script = Arc::<Script>::default();
+        let played = script.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                if stopped.load(Ordering::SeqCst) {
+                if played.stop.load(Ordering::SeqCst) {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
-                let count = count.clone();
-                std::thread::spawn(move || serve(stream, &count));
+                let played = played.clone();
+                std::thread::spawn(move || serve(stream, &played));
             }
         });
-        Self { address, served, stop }
+        Self { address, script }
+    }
+
+    /// Ends all connections on which `/slow` was asked for.
+    pub fn let_go(&self) {
+        self.script.let_go.store(true, Ordering::SeqCst);
     }
 
     /// Requests that were let through so far, whatever became of their answers.
     pub fn served(&self) -> usize {
-        self.served.load(Ordering::SeqCst)
+        self.script.served.load(Ordering::SeqCst)
     }
 }
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
+        self.script.stop.store(true, Ordering::SeqCst);
+        self.let_go();
         // Wakes the accept loop, which then sees the flag.
         let _ = TcpStream::connect(self.address);
     }
 }
 
-fn serve(mut stream: TcpStream, served: &AtomicUsize) {
+fn serve(mut stream: TcpStream, script: &Script) {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     loop {
         while let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
             bytes.drain(..end + 4);
-            served.fetch_add(1, Ordering::SeqCst);
+            script.served.fetch_add(1, Ordering::SeqCst);
             if head.lines().next().is_some_and(|line| line.contains("/slow")) {
-                std::thread::sleep(Duration::from_secs(10));
+                while !script.let_go.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
                 return;
             }
             let body = format!("{{\"head\":{head:?}}}");
@@ -417,7 +556,8 @@ impl Cluster {
         request(self.nodes[index].http, "GET", path, &headers, "")
     }
 
-    /// `count` requests at once, in turn over all nodes; how many got each status.
+    /// `count` requests at once, in turn over all nodes; how many got each status. What no leader was asked about in time is
+    /// neither admitted nor refused, and is asked again.
     pub fn burst(&self, count: usize, path: &str, token: &str) -> std::collections::BTreeMap<u16, usize> {
         let bearer = format!("Bearer {token}");
         let statuses: Vec<u16> = std::thread::scope(|scope| {
@@ -426,9 +566,14 @@ impl Cluster {
                     let to = self.nodes[number % self.nodes.len()].http;
                     let bearer = bearer.as_str();
                     scope.spawn(move || {
-                        request(to, "GET", path, &[("authorization", bearer)], "")
-                            .expect("the node runs")
-                            .status
+                        let until = Instant::now() + PATIENCE;
+                        loop {
+                            let headers = [("authorization", bearer)];
+                            let answer = request(to, "GET", path, &headers, "").expect("the node runs");
+                            if !answer.body.contains("quota-undecided") || Instant::now() > until {
+                                return answer.status;
+                            }
+                        }
                     })
                 })
                 .collect();
@@ -457,11 +602,31 @@ impl Cluster {
         (count, failed)
     }
 
+    /// An answer that a leader gave: what no leader was asked about in time costs nothing, and is asked again.
+    pub fn decided(&self, index: usize, path: &str, token: &str) -> Answer {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get(index, path, Some(token));
+            if !answer.body.contains("quota-undecided") {
+                return answer;
+            }
+            assert!(Instant::now() < until, "undecided: {answer:?}\n{}", self.log(index));
+        }
+    }
+
+    /// Spends `count` tokens in turn over all nodes.
+    pub fn spend(&self, count: usize, path: &str, token: &str) {
+        for number in 0..count {
+            let answer = self.decided(number % self.nodes.len(), path, token);
+            assert_eq!(answer.status, 200, "after {number}: {answer:?}");
+        }
+    }
+
     /// Spends of `/stock` at a node until the node holds more than it has spent; how many were spent.
     pub fn hold_some_stock(&self, index: usize, token: &str) -> usize {
         let mut spent = 0;
         while self.status(index)["leases"]["tokens"].as_u64().expect("a number") < 5 {
-            assert_eq!(self.get(index, "/stock", Some(token)).status, 200, "after {spent}");
+            assert_eq!(self.decided(index, "/stock", token).status, 200, "after {spent}");
             spent += 1;
         }
         spent
@@ -469,7 +634,7 @@ impl Cluster {
 
     /// What is left of `/stock`, spent at a node.
     pub fn rest_of_stock(&self, index: usize, token: &str) -> usize {
-        (0..).take_while(|_| self.get(index, "/stock", Some(token)).status == 200).count()
+        (0..).take_while(|_| self.decided(index, "/stock", token).status == 200).count()
     }
 
     /// From the operators' door.
@@ -545,7 +710,8 @@ impl Drop for Cluster {
 /// The gateway document of these tests.
 pub const GATEWAY: &str = "
 upstreams:
-  echo: {endpoints: [\"http://@UPSTREAM@\"], response_timeout: 1s}
+  echo: {endpoints: [\"http://@UPSTREAM@\"]}
+  hasty: {endpoints: [\"http://@UPSTREAM@\"], response_timeout: 1s}
   nobody: {endpoints: [\"http://127.0.0.1:1\"], connect_timeout: 1s}
 issuers:
   dev: {issuer: quorumgate-dev, audiences: [quorumgate], keys: [{kid: dev, algorithm: HS256, secret: {file: dev.secret}}]}
@@ -559,6 +725,7 @@ routes:
   - {name: rare, match: {path: /rare}, upstream: echo, access: {issuers: [dev], scopes: []}, quotas: [one-in-thirty]}
   - {name: hourly, match: {path: /hourly}, upstream: echo, access: {issuers: [dev], scopes: []}, quotas: [ten-an-hour]}
   - {name: many, match: {path: /many}, upstream: echo, access: {issuers: [dev], scopes: []}, quotas: [plenty]}
+  - {name: late, match: {path: /many/slow}, upstream: hasty, access: {issuers: [dev], scopes: []}, quotas: [plenty]}
   - {name: dead, match: {path: /dead}, upstream: nobody, access: {issuers: [dev], scopes: []}, quotas: [plenty]}
 ";
 

@@ -15,7 +15,7 @@ AHEAD = 64
 
 def echo(gateway, tls, text, messages):
     """Sends `messages`, some ahead of their answers, and compares each that comes back."""
-    raw = socket.create_connection(("127.0.0.1", gateway.https if tls else gateway.http), timeout=10)
+    raw = socket.create_connection(("127.0.0.1", gateway.https if tls else gateway.http), timeout=60)
     if tls:
         context = ssl.create_default_context(cafile=gateway.folder / "ca.pem")
         context.set_alpn_protocols(["h2"])

@@ -63,7 +63,7 @@ async def _echo(socket):
 
 
 async def _plain(reader, writer):
-    """HTTP/1.1 as far as the gateway speaks it: `GET /download/BYTES`, `POST /upload`, `GET /events/SECONDS`."""
+    """HTTP/1.1 as far as the gateway speaks it: `GET /download/BYTES`, `POST /upload`, `GET /events/COUNT`."""
     try:
         while head := await reader.readuntil(b"\r\n\r\n"):
             line, *fields = head.decode().splitlines()
@@ -83,8 +83,7 @@ async def _plain(reader, writer):
                     await writer.drain()
             else:
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-                end = time.monotonic() + float(path.removeprefix("/events/"))
-                while time.monotonic() < end:
+                for _ in range(int(path.removeprefix("/events/"))):
                     event = b"data: %.6f\n\n" % time.monotonic()
                     writer.write(b"%x\r\n%s\r\n" % (len(event), event))
                     await writer.drain()
@@ -123,4 +122,4 @@ def serve_plain_and_sockets():
         await asyncio.Future()
 
     threading.Thread(target=asyncio.run, args=(main(),), daemon=True).start()
-    return ports.result(timeout=10)
+    return ports.result(timeout=60)

@@ -13,11 +13,16 @@ pub enum Spread {
     Even,
     /// 90 % to the first node, 5 % each to the two after it.
     Skewed,
-    /// All to one node, which changes every 130 ms: in no step with tokens that come some times a second.
+    /// All to one node, which changes every [`HOP_MS`].
     Hopping,
     /// Evenly until [`SWINGS_AT`], then [`Spread::Skewed`].
     Swinging,
 }
+
+/// In no step with tokens that come three times a second: neither three hops nor five are near a multiple of 333 ms. If they
+/// were, a node that is a little late for one token would be late for all of the next ten seconds, and a perfect bucket as well
+/// would give it none.
+const HOP_MS: u64 = 170;
 
 /// When a [`Spread::Swinging`] tenant goes to one node.
 pub const SWINGS_AT: Duration = Duration::from_secs(4);
@@ -30,7 +35,7 @@ impl Spread {
             Self::Even => number % nodes,
             Self::Skewed if number % 10 != 9 || nodes == 1 => 0,
             Self::Skewed => 1 + (number / 10) % (nodes - 1).min(2),
-            Self::Hopping => (at_ms / 130) % nodes,
+            Self::Hopping => (at_ms / HOP_MS) % nodes,
             Self::Swinging if u128::from(at_ms) < SWINGS_AT.as_millis() => {
                 return Self::Even.pick(number, at_ms, nodes as usize);
             }

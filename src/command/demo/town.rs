@@ -142,17 +142,6 @@ impl Town {
         }
     }
 
-    /// The index of the node that says it leads.
-    pub async fn leader(&self) -> Option<usize> {
-        for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.is_up()) {
-            let status = client::get_json(node.admin, "/v1/status", CALL_WITHIN).await;
-            if status.is_ok_and(|status| status["role"] == "leader") {
-                return Some(index);
-            }
-        }
-        None
-    }
-
     async fn form(&mut self) -> Result<(), String> {
         let until = Instant::now() + FORM_WITHIN;
         self.until(until, "/livez", "live", |_| true).await?;
