@@ -3,7 +3,7 @@
 //! * Buckets: as many as keys that were ever asked for, at most one of each quota for each caller of a tenant.
 //! * Sessions: as many as lives of nodes, and one more for each silence of a minute, after which the ledger forgets one.
 //! * And once the cluster is well, so that nothing stands still:
-//!   requests that wait, no more than were sent to the node a moment ago, for no wait is longer than a second;
+//!   requests that wait, no more than were sent to the node a moment ago, for no wait is longer than 2.5 s;
 //!   cells, no more than keys that were asked for lately, for an unused one lingers for five seconds;
 //!   entries in the log, up to a snapshot's distance and what is kept behind it, and what comes while one is made.
 //!
